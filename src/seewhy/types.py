@@ -30,6 +30,17 @@ class Target(Protocol):
         ...
 
 
+Path = tuple[str | int, ...]
+"""Keys and indices that lead from a model's output to one tensor of it; empty where the output is that tensor."""
+
+
+def follow(output: Any, path: Path) -> Any:
+    """What stands at `path` in a model's output."""
+    for step in path:
+        output = output[step]
+    return output
+
+
 class SeewhyError(ValueError):
     """Something that the caller can mend. The text says, in one sentence, what was got, the rule, and the way out."""
 
@@ -56,3 +67,7 @@ class ModelError(SeewhyError):
 
 class MethodError(SeewhyError):
     """An unknown method or option, or a method whose needs the model cannot meet."""
+
+
+class MapWarning(UserWarning):
+    """A map that means nothing: zero or the same everywhere. It stands in the explanation's notes too."""

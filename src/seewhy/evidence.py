@@ -1,0 +1,214 @@
+"""Evidence: everything that can be known of one forward pass, by name, computed when first asked for.
+
+This is the one place where models and methods meet. A method names the facts it needs as its positional parameters;
+`call` looks them up here. The vocabulary is the properties of `Evidence`, and closed.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seewhy.model.capture import Capture
+from seewhy.model.outputs import tensors
+from seewhy.model.replay import Replay
+from seewhy.model.tokens import Layout
+from seewhy.tensor import spatial_mean
+from seewhy.types import MethodError, Path, Target, TargetError, follow
+
+PER_QUESTION = frozenset({"scores", "gradients", "class_weights"})
+"""The facts that have a leading questions axis; a method sees those of one question at a time."""
+
+
+def needs(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The facts a method needs: the names of its positional parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+
+
+def options(function: Callable[..., Any]) -> dict[str, Any]:
+    """A method's options with their defaults: its keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def call(
+    function: Callable[..., Tensor], evidence: "Evidence", chosen: Mapping[str, Any]
+) -> Float[Tensor, "q b *grid"] | Float[Tensor, "1 b *grid"]:
+    """A method's maps for every question; of a method that depends on no question, one map that is true for all."""
+    facts = {name: getattr(evidence, name) for name in needs(function)}
+    asked = PER_QUESTION & facts.keys()
+    if not asked:
+        return function(**facts, **chosen)[None]
+    shared = {name: fact for name, fact in facts.items() if name not in asked}
+    maps = [
+        function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in range(len(evidence.questions))
+    ]
+    return torch.stack(maps)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The backward pass of some questions, run once, when the first layer asks for its gradients."""
+
+    capture: Capture
+    questions: tuple[Target, ...]
+    rows: Tensor
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "q b"]:
+        """The score of every question, of every image; with their graph back to the output."""
+        given = [target(self.capture.output, self.rows) for target in self.questions]
+        for score in given:
+            if not isinstance(score, Tensor) or score.shape != self.rows.shape:
+                got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+                raise TargetError(f"the target returned {got}; return one score per image, here ({len(self.rows)},)")
+        return torch.stack(given)
+
+    @cached_property
+    def cotangents(self) -> list[tuple[Path, Tensor, Tensor]]:
+        """For every tensor of the output that the questions read: its place, itself, the scores' gradients `(q ...)`."""
+        found = [(path, tensor) for path, tensor in tensors(self.capture.output) if tensor.requires_grad]
+        if not found or not self.scores.requires_grad:
+            return []
+        leaves = [tensor for _, tensor in found]
+        alone = [
+            torch.autograd.grad(
+                score.sum(), leaves, retain_graph=True, allow_unused=True, create_graph=self.capture.differentiable
+            )
+            for score in self.scores
+        ]
+        stacked = [_stack(parts, leaf) for parts, leaf in zip(zip(*alone, strict=True), leaves, strict=True)]
+        return [(*spot, g) for spot, g in zip(found, stacked, strict=True) if g is not None]
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """The scores' gradients `(q ...)` with respect to every captured layer, as the layer's tensor is laid out."""
+        return self.capture.gradients(
+            [(tensor, g) for _, tensor, g in self.cotangents], tuple(self.capture.activations)
+        )
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer of a model that ends in pooling and one linear layer, with where its output is."""
+
+    linear: nn.Linear | None
+    path: Path
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The facts about one layer and some questions. Each property is a fact, computed on first use.
+
+    Args:
+        capture: the forward pass.
+        backward: the questions' backward pass, shared by all layers of the capture.
+        layer: which captured layer `activations` and `gradients` are about.
+        layout: how that layer's tensor becomes `(b c *grid)`.
+        head: the model's last linear layer, where it has one; used only if this capture proves that it reads the means.
+        replay: runs the model again on changed inputs or activations.
+    """
+
+    capture: Capture
+    backward: Backward
+    layer: str
+    layout: Layout
+    head: Head | None
+    replay: Replay
+
+    @property
+    def questions(self) -> tuple[Target, ...]:
+        """What is asked."""
+        return self.backward.questions
+
+    @cached_property
+    def inputs(self) -> Float[Tensor, "b c *s"]:
+        """The images as the model got them."""
+        return self.replay.inputs
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "q b"]:
+        """The score of every question, of every image."""
+        return _full(self.backward.scores)
+
+    @cached_property
+    def activations(self) -> Float[Tensor, "b c *grid"]:
+        """What the layer put out, in float32 at least."""
+        raw = self.capture.activations[self.layer]
+        return _full(self.layout.to_cells(raw if self.capture.differentiable else raw.detach()))
+
+    @cached_property
+    def gradients(self) -> Float[Tensor, "q b c *grid"]:
+        """d score / d activations.
+
+        Where the model ends in global average pooling and one linear layer, and this very pass proves it, they are
+        known without a backward pass: class weight / number of cells, the same at every cell.
+        """
+        known = self.pooled_class_weights
+        if known is not None:
+            cells = self.activations[0, 0].numel()
+            ones = (1,) * (self.activations.ndim - 2)
+            return (known / cells).reshape(*known.shape, *ones).expand(-1, *self.activations.shape)
+        return _full(self.layout.to_cells(self.backward.gradients[self.layer]))
+
+    @cached_property
+    def class_weights(self) -> Float[Tensor, "q b c"]:
+        """The weight of each channel's mean in the score.
+
+        Raises:
+            MethodError: the model does not end in global average pooling of this layer and one linear layer.
+        """
+        if self.pooled_class_weights is None:
+            raise MethodError(
+                f"CAM needs a model that ends in global average pooling of the layer and one linear layer, which "
+                f"{self.layer!r} of this model is not followed by; use grad_cam, which generalizes it, or another layer"
+            )
+        return self.pooled_class_weights
+
+    @cached_property
+    def pooled_class_weights(self) -> Float[Tensor, "q b c"] | None:
+        """The class weights, or None unless the head's input is the mean of these activations and its output the scores."""
+        if self.head is None or self.capture.differentiable:
+            return None
+        read = follow(self.capture.output, self.head.path)
+        means = spatial_mean(self.activations).to(read.dtype)
+        pooled = self.capture.head_input if self.head.linear is not None else read
+        if not isinstance(pooled, Tensor) or pooled.shape != means.shape or not _same(pooled, means):
+            return None
+        if self.head.linear is not None and not _same(read, self.head.linear(pooled)):
+            return None
+        given = [g for path, _, g in self.backward.cotangents if path == self.head.path]
+        if len(given) != 1 or len(self.backward.cotangents) != 1:
+            return None
+        return _full(given[0] @ self.head.linear.weight if self.head.linear is not None else given[0])
+
+    def scores_at(self, inputs: Float[Tensor, "m c *s"], rows: Tensor) -> Float[Tensor, "q m"]:
+        """The questions' scores of changed images, of which the j-th was made from image `rows[j]`."""
+        return self.replay.scores_at(self.questions, inputs, rows)
+
+    def score_tail(self, activations: Float[Tensor, "m c *grid"], rows: Tensor) -> Float[Tensor, "q m"]:
+        """The questions' scores when the layer had put out these activations instead, the j-th for image `rows[j]`."""
+        return self.replay.score_tail(self.questions, self.layer, self.layout, activations, rows)
+
+
+def _full(x: Tensor) -> Tensor:
+    """At least float32: half-precision activations stay half in the capture, evidence and maps do not."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Equal up to the rounding of a mean in a's precision."""
+    eps = torch.finfo(a.dtype).eps
+    return bool(((a - b).abs() <= 64 * eps * b.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)).all())
+
+
+def _stack(parts: Sequence[Tensor | None], like: Tensor) -> Tensor | None:
+    if all(part is None for part in parts):
+        return None
+    return torch.stack([torch.zeros_like(like) if part is None else part for part in parts])

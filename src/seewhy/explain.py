@@ -1,0 +1,119 @@
+"""The two verbs: explain one question, compare several. One forward pass, shared evidence."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from seewhy.answer import LayerName, Manner, answer, asked
+from seewhy.data.preprocess import Preprocess
+from seewhy.explanation import Comparison, Explanation
+from seewhy.model.locate import Align
+from seewhy.subject import subject
+from seewhy.types import MethodError, Path
+from seewhy.zoo import Loaded
+
+
+def explain(
+    model: nn.Module | Loaded,
+    images: Any,
+    target: Any = None,
+    method: str | Callable[..., Tensor] = "grad_cam",
+    layer: LayerName | Sequence[LayerName] | None = None,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    rectify: bool | None = None,
+    align: Align = "measured",
+    layout: str | None = None,
+    output: str | int | Path | None = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
+    differentiable: bool = False,
+) -> Explanation:
+    """Why did the model say that? A heat map for each image, from one forward pass.
+
+    Args:
+        model: any module in memory, or what `seewhy.load` returned. It is left exactly as it was.
+        images: a batch as the model takes it, `(b c h w)`, `(b c l)` or `(b c d h w)`; or, where the preprocessing is
+            known, one or several photos: paths, PIL images, arrays, uint8 tensors.
+        target: the question: a class by index or label, one for all or a list with one per image; a target such as
+            `Logit(1) - Logit(2)`; any function of (output, rows). None: the class that the model predicts.
+        method: a method's name (`seewhy.METHODS`), or a function of facts.
+        layer: a layer's name (`name@2` for its second call) or the module itself, or several, whose maps are fused.
+            None: found by itself, and said in the notes.
+        args: further positional arguments of the model, after the images.
+        kwargs: keyword arguments of the model.
+        options: the method's options.
+        rectify: False for the signed form of a method whose paper rectifies, True for the positive part of one whose
+            paper does not. None: as in the paper.
+        align: where a cell of the layer looks: `measured` once for each model and layer, `analytic` from the receptive
+            fields, or the usual `tile`.
+        layout: the axes of the layer's tensor, such as `b h w c`, where they cannot be inferred.
+        output: keys or indices that lead to the scores in the model's output, where that holds several tensors.
+        labels: names of the classes.
+        preprocess: how photos become inputs.
+        differentiable: keep the graph, so that the map can be part of a loss.
+
+    Returns:
+        The maps with all that was asked, chosen and guessed.
+
+    Raises:
+        SeewhyError: one of its kinds, each one sentence: what was got, the rule, the way out.
+    """
+    chosen = {**(options or {}), **({} if rectify is None else {"rectify": rectify})}
+    layers = list(layer) if isinstance(layer, list | tuple) else [layer]
+    ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
+    manner = Manner(align, layout, _path(output), differentiable)
+    return answer(ready, [target], [asked(method, chosen)], [layers], manner)[0]
+
+
+def compare(
+    model: nn.Module | Loaded,
+    images: Any,
+    targets: Sequence[Any] = (None,),
+    methods: Sequence[str | Callable[..., Tensor]] = ("grad_cam",),
+    layers: Sequence[LayerName | Sequence[LayerName] | None] = (None,),
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    align: Align = "measured",
+    layout: str | None = None,
+    output: str | int | Path | None = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
+) -> Comparison:
+    """Several questions, methods or layers side by side, from one forward pass and one batched backward pass.
+
+    Args:
+        model: as in `explain`.
+        images: as in `explain`.
+        targets: the questions; each may be anything that `explain` takes as its target.
+        methods: the methods, by name.
+        layers: the layers; a sequence inside it is fused to one map.
+        args: as in `explain`.
+        kwargs: as in `explain`.
+        align: as in `explain`.
+        layout: as in `explain`.
+        output: as in `explain`.
+        labels: as in `explain`.
+        preprocess: as in `explain`.
+
+    Returns:
+        One explanation for each, in the order targets x methods x layers.
+
+    Raises:
+        SeewhyError: as `explain`.
+    """
+    for what, given in (("targets", targets), ("methods", methods), ("layers", layers)):
+        if not given:
+            raise MethodError(f"got no {what} to compare; give at least one")
+    ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
+    groups = [list(each) if isinstance(each, list | tuple) else [each] for each in layers]
+    manner = Manner(align, layout, _path(output))
+    return Comparison(tuple(answer(ready, targets, [asked(method, {}) for method in methods], groups, manner)))
+
+
+def _path(output: str | int | Path | None) -> Path | None:
+    return (output,) if isinstance(output, str | int) else output

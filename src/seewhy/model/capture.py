@@ -1,0 +1,232 @@
+"""One forward pass that keeps the tensors of any layers, and the gradients of any scores with respect to them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from seewhy.model.observe import outside_inference, untouched, watched
+from seewhy.model.outputs import tensors
+from seewhy.types import LayerError, ModelError
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A tensor of a model: what `module` returned at its `call`-th call (1 is the first), or that rectified.
+
+    `index` is its place where the module returns a tuple; `rectifier` names the function that is applied to it outside
+    of any module (torchvision's DenseNet rectifies its last features by a bare `F.relu`: `features + relu`).
+    """
+
+    module: str
+    call: int = 1
+    index: tuple[str | int, ...] = ()
+    rectifier: str | None = None
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What one forward pass showed: the model's whole output, and the tensor at each spot that was asked for."""
+
+    output: Any
+    activations: Mapping[str, Tensor]
+    head_input: Tensor | None
+    calls: Mapping[str, int]
+    differentiable: bool = False
+
+    def gradients(self, cotangents: Sequence[tuple[Tensor, Tensor]], layers: Sequence[str]) -> dict[str, Tensor]:
+        """Gradients of q scores with respect to the layers' tensors, from one batched backward pass.
+
+        Args:
+            cotangents: for tensors of the output, the gradient of each of the q scores with respect to it `(q ...)`.
+            layers: names of captured layers.
+
+        Returns:
+            For each layer `(q ...)`, in the shape that the layer's tensor has.
+
+        Raises:
+            LayerError: a layer does not influence the scores.
+        """
+        through = [(tensor, gradient) for tensor, gradient in cotangents if tensor.requires_grad]
+        wanted = [self.activations[name] for name in layers]
+        if not through:
+            raise LayerError(_without_influence(layers))
+        try:
+            found = self._backward([t for t, _ in through], [g for _, g in through], wanted)
+        except RuntimeError as error:
+            if "checkpoint" not in str(error).lower():
+                raise
+            raise ModelError(
+                f"the model recomputes activations by reentrant checkpointing, which hides them ({error}); switch "
+                "gradient checkpointing off, or use its non-reentrant form (use_reentrant=False)"
+            ) from error
+        missing = [name for name, gradient in zip(layers, found, strict=True) if gradient is None]
+        if missing:
+            raise LayerError(_without_influence(missing))
+        return {name: gradient for name, gradient in zip(layers, found, strict=True) if gradient is not None}
+
+    def _backward(
+        self, outputs: list[Tensor], cotangents: list[Tensor], wanted: list[Tensor]
+    ) -> tuple[Tensor | None, ...]:
+        def backward(seeds: list[Tensor], batched: bool) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(
+                outputs,
+                wanted,
+                grad_outputs=seeds,
+                retain_graph=True,
+                create_graph=self.differentiable,
+                allow_unused=True,
+                is_grads_batched=batched,
+            )
+
+        questions = cotangents[0].shape[0]
+        if questions > 1 and not self.differentiable:
+            try:
+                return backward(cotangents, True)
+            except RuntimeError as error:
+                if "vmap" not in str(error) and "batching rule" not in str(error).lower():
+                    raise
+        # one backward each: for a single question, and where an operation of the tail has no batched backward
+        alone = [backward([seed[q] for seed in cotangents], False) for q in range(questions)]
+        return tuple(
+            None if parts[0] is None else torch.stack([part for part in parts if part is not None])
+            for parts in zip(*alone, strict=True)
+        )
+
+
+def capture(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    spots: Mapping[str, Spot],
+    *,
+    head: str | None = None,
+    graph: bool = True,
+    differentiable: bool = False,
+) -> Capture:
+    """Run the model once and keep the tensors at `spots`.
+
+    The forward runs without a graph up to the first of them. There the tensor is detached and starts the graph; a
+    later one, which already hangs on the graph, is kept as it is, so that each layer gets exactly the gradient that it
+    has alone. What flows on is a clone, since a later in-place operation would overwrite what was captured.
+
+    Args:
+        model: any module; it is left as it was.
+        args: positional arguments of the model.
+        kwargs: keyword arguments of the model.
+        spots: what to keep, by name.
+        head: a module whose (first) input is kept too.
+        graph: whether gradients will be asked for.
+        differentiable: keep the whole graph, from the model's inputs and parameters on.
+
+    Raises:
+        LayerError: a spot was not reached: its module did not run, or not that often, or returned something else.
+    """
+    kept: dict[str, Tensor] = {}
+    head_inputs: list[Tensor] = []
+
+    def keep(name: str, tensor: Tensor) -> Tensor:
+        if differentiable or tensor.requires_grad or not graph:
+            kept[name] = tensor
+        else:
+            torch.set_grad_enabled(True)
+            kept[name] = tensor.detach().requires_grad_()
+        return kept[name].clone()
+
+    with untouched(model), torch.set_grad_enabled(differentiable):
+        args = [outside_inference(value) for value in args]
+        kwargs = {name: outside_inference(value) for name, value in kwargs.items()}
+        with rerouted(model, spots, keep) as calls, _input_watched(model, head, head_inputs):
+            output = model(*args, **kwargs)
+    _check_reached(spots, kept, calls)
+    return Capture(output, kept, head_inputs[-1] if head_inputs else None, dict(calls), differentiable)
+
+
+@contextmanager
+def rerouted(
+    model: nn.Module, spots: Mapping[str, Spot], keep: Callable[[str, Tensor], Tensor]
+) -> Iterator[Mapping[str, int]]:
+    """Pass the tensor at each spot to `keep(name, tensor)` when it comes up, and let what that returns flow on."""
+    modules = {spot.module: model.get_submodule(spot.module) for spot in spots.values()}
+    by_call = {(spot.module, spot.call): (name, spot) for name, spot in spots.items()}
+    awaited: dict[
+        int, tuple[str, Spot, Tensor]
+    ] = {}  # outputs whose rectified form is wanted; held, so ids stay theirs
+
+    def see(module: str, call: int, output: Any) -> Any:
+        name, spot = by_call.get((module, call), (None, None))
+        tensor = dict(tensors(output)).get(spot.index) if spot else None
+        if name is None or spot is None or tensor is None:
+            return None
+        if spot.rectifier:
+            awaited[id(tensor)] = (name, spot, tensor)
+            return None
+        return _replaced(output, spot.index, keep(name, tensor))
+
+    class Rectifiers(TorchFunctionMode):
+        """Sees the rectifiers that are called as functions, and keeps what the awaited one returns."""
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            name, spot, _ = awaited.get(id(args[0]), (None, None, None)) if args else (None, None, None)
+            if name is None or spot is None or func.__name__.strip("_") != spot.rectifier:
+                return result
+            del awaited[id(args[0])]
+            return keep(name, result)
+
+    with watched(modules, see) as calls:
+        if any(spot.rectifier for spot in spots.values()):
+            with Rectifiers():
+                yield calls
+        else:
+            yield calls
+
+
+@contextmanager
+def _input_watched(model: nn.Module, head: str | None, inputs: list[Tensor]) -> Iterator[None]:
+    if head is None:
+        yield
+        return
+    with watched({head: model.get_submodule(head)}, lambda _n, _c, given: inputs.append(given[0]), before=True):
+        yield
+
+
+def _replaced(output: Any, index: tuple[str | int, ...], tensor: Tensor) -> Any:
+    """`output` with the tensor at `index` exchanged; containers are copied, never changed."""
+    if not index:
+        return tensor
+    first, rest = index[0], index[1:]
+    inner = _replaced(output[first], rest, tensor)
+    if isinstance(output, Mapping):
+        changed = copy(output)
+        changed[first] = inner
+        return changed
+    parts = [inner if place == first else part for place, part in enumerate(output)]
+    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+
+
+def _check_reached(spots: Mapping[str, Spot], kept: Mapping[str, Tensor], calls: Mapping[str, int]) -> None:
+    for name, spot in spots.items():
+        if name in kept:
+            continue
+        ran = calls.get(spot.module, 0)
+        if ran == 0:
+            raise LayerError(
+                f"layer {name!r} did not run in this forward pass; seewhy.layers(model, images) lists those"
+            )
+        if ran < spot.call:
+            raise LayerError(f"layer {name!r} asks for call {spot.call}, but {spot.module!r} ran {ran} times")
+        raise LayerError(f"layer {name!r} did not return a floating tensor at {spot.index or 'its output'}")
+
+
+def _without_influence(layers: Sequence[str]) -> str:
+    which = ", ".join(repr(name) for name in layers)
+    return (
+        f"the score does not depend on layer {which}, so no gradient reaches it; choose a layer between the image and "
+        "the score: seewhy.layers(model, images) lists them"
+    )

@@ -1,0 +1,55 @@
+"""Which tensor of a model's output holds the scores."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from seewhy.types import ModelError, Path
+
+_SCORE_KEYS = ("logits", "out", "logits_per_image")  # transformers, torchvision segmentation, CLIP
+
+
+def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Every floating tensor of a nested output (tuple, list, dict, ModelOutput), with the path that leads to it."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield path, output
+    elif isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from tensors(value, (*path, key))
+    elif isinstance(output, tuple | list):
+        for index, value in enumerate(output):
+            yield from tensors(value, (*path, index))
+
+
+def score_path(output: Any, images: int) -> tuple[Path, str | None]:
+    """Where the scores are, and a note if that was a choice among several tensors.
+
+    The output itself; else what is called `logits` or `out`; else the only tensor with a row for each image; else the
+    first (b k) matrix of a tuple.
+
+    Raises:
+        ModelError: there is no such tensor, or several and no rule to choose.
+    """
+    if isinstance(output, Tensor):
+        return (), None
+    found = dict(tensors(output))
+    if not found:
+        raise ModelError(
+            f"the model returned {type(output).__name__} without a floating tensor; pass a model that returns scores"
+        )
+    named = [(key,) for key in _SCORE_KEYS if (key,) in found]
+    rows = [path for path, tensor in found.items() if tensor.ndim and tensor.shape[0] == images]
+    matrices = [path for path in rows if found[path].ndim == 2]
+    chosen = (named or (rows if len(rows) == 1 else matrices if isinstance(output, tuple | list) else []))[:1]
+    if not chosen:
+        choices = ", ".join(f"{spell(path)} {tuple(tensor.shape)}" for path, tensor in found.items())
+        raise ModelError(f"the model's output holds several tensors ({choices}); say which are the scores: output=...")
+    note = f"scores read from output{spell(chosen[0])}, one of {len(found)} tensors" if len(found) > 1 else None
+    return chosen[0], note
+
+
+def spell(path: Path) -> str:
+    """A path as it would be written in Python: `['logits']`, `[0]`."""
+    return "".join(f"[{step!r}]" for step in path)

@@ -1,0 +1,140 @@
+"""What is to be explained: a model and its images, in whatever form the user has them, made ready to run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from seewhy.data.frame import Frame
+from seewhy.data.image import Photo, read
+from seewhy.data.preprocess import Preprocess
+from seewhy.explanation import Picture
+from seewhy.types import ModelError, ShapeError
+from seewhy.zoo import Loaded
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A module with the inputs of one forward pass, and what is needed to show the result.
+
+    Args:
+        inputs: the images as the model takes them.
+        args: the model's further positional arguments.
+        kwargs: its keyword arguments.
+        labels: names of its classes.
+        pictures: the photo behind each image; None where it is no picture.
+    """
+
+    module: nn.Module
+    inputs: Float[Tensor, "b c *s"]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    labels: tuple[str, ...] | None
+    name: str
+    pictures: tuple[Picture | None, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+
+
+def subject(
+    model: nn.Module | Loaded,
+    images: Any,
+    *,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    labels: Sequence[str] | None,
+    preprocess: Preprocess | None,
+) -> Subject:
+    """Make a model and images ready: photos are read and preprocessed, tensors are taken as they are.
+
+    Raises:
+        ImageError: a photo cannot be read.
+        ModelError: photos were given, but it is not known how the model wants them.
+        ShapeError: an empty batch, a tensor that is no batch of images, or values that are not finite.
+    """
+    loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
+    module, how = _eager(loaded.module), preprocess or loaded.preprocess
+    if isinstance(images, Tensor) and images.ndim > 2 and not _is_photo(images, how):
+        inputs, pictures, notes = images, _drawn(images, how), ()
+    else:
+        inputs, pictures, notes = _prepared(images, how)
+        inputs = inputs.to(*_place(module))
+    _check(inputs)
+    return Subject(
+        module=module,
+        inputs=inputs,
+        args=tuple(args),
+        kwargs=dict(kwargs or {}),
+        labels=tuple(labels) if labels is not None else loaded.labels,
+        name=loaded.name,
+        pictures=pictures,
+        notes=(*loaded.notes, *notes),
+    )
+
+
+def _eager(module: nn.Module) -> nn.Module:
+    """The module itself where it is wrapped by torch.compile, so that layers are called by the user's own names."""
+    return cast(nn.Module, getattr(module, "_orig_mod", module))
+
+
+def _is_photo(images: Tensor, how: Preprocess | None) -> bool:
+    """A single uint8 picture (c h w); floating tensors are what the model takes, and batches."""
+    return images.dtype == torch.uint8 and images.ndim == 3 and how is not None
+
+
+def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Picture | None, ...], tuple[str, ...]]:
+    listed = list(images) if isinstance(images, list | tuple) else [images]
+    if not listed:
+        raise ShapeError("got an empty list of images; give at least one")
+    if how is None:
+        what = "a tensor without channels" if isinstance(listed[0], Tensor) else type(listed[0]).__name__
+        raise ModelError(
+            f"got {what} for images, but it is not known how this model wants its photos; pass a tensor (b c h w) as the "
+            "model takes it, or preprocess=seewhy.Preprocess(...), or load the model by seewhy.load, which knows it"
+        )
+    photos = [read(each) for each in listed]
+    ready = [how(photo) for photo in photos]
+    pictures = tuple(Picture(photo.image, frame, photo.name) for photo, (_, frame) in zip(photos, ready, strict=True))
+    notes = tuple(f"{photo.name}: {note}" for photo in photos for note in photo.notes)
+    return torch.stack([tensor for tensor, _ in ready]), pictures, notes
+
+
+def _drawn(inputs: Tensor, how: Preprocess | None) -> tuple[Picture | None, ...]:
+    """Pictures of inputs that came as a tensor: without their normalization if it is known, else each by its own range."""
+    if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
+        return (None,) * len(inputs)
+    if how is not None:
+        pixels = how.pixels(inputs.detach())
+    else:
+        values = inputs.detach().float().cpu()
+        low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
+        scaled = (values - low) / (high - low).clamp_min(1e-12) * 255
+        pixels = scaled.round().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    size = (inputs.shape[2], inputs.shape[3])
+    return tuple(
+        Picture(Image.fromarray(np.ascontiguousarray(each)), Frame.identity(size), f"image{index}")
+        for index, each in enumerate(pixels)
+    )
+
+
+def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where the model's parameters are, and of what precision."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            return parameter.device, parameter.dtype
+    return torch.device("cpu"), torch.get_default_dtype()
+
+
+def _check(inputs: Tensor) -> None:
+    if inputs.ndim < 3:
+        raise ShapeError(f"got images of shape {tuple(inputs.shape)}; give a batch (b c h w), (b c l) or (b c d h w)")
+    if not inputs.is_floating_point():
+        raise ShapeError(f"got images of type {inputs.dtype}; give floating numbers, as the model takes them")
+    if 0 in inputs.shape:
+        raise ShapeError(f"got an empty batch of shape {tuple(inputs.shape)}; give at least one image")
+    if not bool(inputs.isfinite().all()):
+        raise ShapeError("the images hold NaN or infinite values; clean them before they are explained")
