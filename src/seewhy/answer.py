@@ -15,16 +15,15 @@ from seewhy.ensemble import fuse
 from seewhy.evidence import PER_QUESTION, Backward, Evidence, Head, call, needs, options
 from seewhy.explanation import Explanation
 from seewhy.model.capture import Capture, capture
-from seewhy.model.locate import Align, Found, Place, locate
+from seewhy.model.locate import Align, Found, LayerName, Place, Run, locate
 from seewhy.model.outputs import score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.registry import Method, find
 from seewhy.subject import Subject
-from seewhy.targets import ClassScore, Question
+from seewhy.targets import ClassScore, Question, Rank
 from seewhy.tensor import chunked, resize
-from seewhy.types import LayerError, MapWarning, MethodError, Path, ShapeError, Target, TargetError, follow
+from seewhy.types import MapWarning, MethodError, Path, ShapeError, Target, TargetError, follow
 
-LayerName = str | nn.Module
 _GRADIENT_BYTES = 64 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 
 
@@ -75,7 +74,7 @@ def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Ask
             raise MethodError(
                 f"{row.name} asks for {name!r}, which is no fact; positional parameters of a method name facts"
             )
-    return Asked(row, {**known, **chosen})
+    return Asked(row, {**{name: option.default for name, option in known.items()}, **chosen})
 
 
 def answer(
@@ -86,9 +85,8 @@ def answer(
     manner: Manner,
 ) -> list[Explanation]:
     """All explanations, in the order questions x methods x layers."""
-    found = locate(
-        subject.module, subject.inputs, subject.args, subject.kwargs, layers, manner.align, manner.layout, manner.output
-    )
+    run = Run(subject.module, subject.inputs, subject.args, subject.kwargs, manner.output)
+    found = locate(run, layers, manner.align, manner.layout)
     shown = capture(
         subject.module,
         (subject.inputs, *subject.args),
@@ -103,7 +101,7 @@ def answer(
     pairs = list(product(methods, found.groups))
     explanations: list[list[Explanation]] = []
     constant: dict[int, Maps] = {}
-    with torch.set_grad_enabled(manner.differentiable):
+    with torch.inference_mode(False), torch.set_grad_enabled(manner.differentiable):
         for part in chunked(len(resolved), _questions_at_once(shown)):
             evidence = _evidence(subject, shown, found, question, tuple(target for target, _ in resolved[part]))
             maps = [constant.get(n) or _maps(evidence, *pair, subject) for n, pair in enumerate(pairs)]
@@ -138,7 +136,8 @@ def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Qu
 
 def _resolved(given: Any, question: Question, shown: Capture) -> tuple[Target, list[str]]:
     """The target of one question, checked against the output; with a note where it was chosen."""
-    if given is not None:
+    rank = Rank() if given is None else given
+    if not isinstance(rank, Rank):
         target = targets.resolve(targets.parse(given, question.images), question)
         return target, _doubts(target, question, shown)
     if len(question.shape) > 2:
@@ -146,8 +145,9 @@ def _resolved(given: Any, question: Question, shown: Capture) -> tuple[Target, l
             f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
         )
     scores = follow(shown.output, question.path).detach()
-    target = targets.resolve(targets.predicted(scores.reshape(question.images, -1)), question)
-    return target, ["target: the class that the model predicts, by its logit"]
+    target = targets.resolve(rank.of(scores.reshape(question.images, -1)), question)
+    place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
+    return target, [f"target: the class {place}, by its logit"]
 
 
 def _doubts(target: Target, question: Question, shown: Capture) -> list[str]:
@@ -187,7 +187,9 @@ def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place]
         flat = raw[place.name].flatten(0, 1)
         if not bool(flat.detach().isfinite().all()):
             raise ShapeError(_not_finite(evidence[place.name], place.name, each.method.name))
-        large.append(resize(flat, place.placement.matrices(size, tuple(flat.shape[1:]), flat.dtype, flat.device)))
+        large.append(
+            resize(flat, place.placement.matrices(size, tuple(flat.shape[1:]), dtype=flat.dtype, device=flat.device))
+        )
     whole = large[0] if len(large) == 1 else fuse(large, each.method.fusion)
     return Maps(raw, whole.unflatten(0, (-1, len(subject.inputs))))
 
@@ -195,7 +197,7 @@ def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place]
 def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
     if not bool(evidence.activations.isfinite().all()):
         return f"layer {layer!r} put out NaN or infinite activations; check the model's weights and precision"
-    return f"{method} of layer {layer!r} is not finite, since the gradients there are not; check the score and the precision"
+    return f"{method} of layer {layer!r} is not finite, since the gradients are not; check the score and the precision"
 
 
 def _explanation(
@@ -215,7 +217,7 @@ def _explanation(
     images = range(len(subject.inputs))
     classes = tuple(targets.class_of(target, image) for image in images)
     told = [*notes, *(note for place in places for note in place.notes), *_about_method(each, places, notes)]
-    told += _about_values(raw, subject)
+    told += _about_values(raw)
     signed = not each.options["rectify"] if "rectify" in each.options else each.method.signed
     probabilities = _probabilities(shown, question) if any(c is not None for c in classes) else None
     return Explanation(
@@ -231,7 +233,7 @@ def _explanation(
         method=each.method.name,
         title=each.method.title,
         options=each.options,
-        placements={place.name: str(place.placement) for place in places},
+        placements={place.name: place.placement.kind for place in places},
         signed=signed and len(places) == 1,
         notes=tuple(dict.fromkeys(told)),
         model=subject.name,
@@ -255,7 +257,7 @@ def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) ->
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"
 
 
-def _about_values(raw: Mapping[str, Float[Tensor, "b *grid"]], subject: Subject) -> Iterator[str]:
+def _about_values(raw: Mapping[str, Float[Tensor, "b *grid"]]) -> Iterator[str]:
     """What makes a map meaningless is a note and a warning, never a picture drawn as if it were a finding."""
     for name, values in raw.items():
         flat = values.detach().flatten(1)
@@ -264,6 +266,7 @@ def _about_values(raw: Mapping[str, Float[Tensor, "b *grid"]], subject: Subject)
         constant = [n for n, wide in enumerate((spread > 0).tolist()) if not wide and n not in empty]
         for which, what in ((empty, "zero everywhere"), (constant, "the same everywhere")):
             if which:
-                text = f"the map of layer {name!r} is {what} for image {', '.join(map(str, which))}: it says nothing about places"
+                images = ", ".join(map(str, which))
+                text = f"the map of layer {name!r} is {what} for image {images}: it says nothing about places"
                 warnings.warn(text, MapWarning, stacklevel=6)
                 yield text

@@ -31,10 +31,18 @@ def needs(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
-def options(function: Callable[..., Any]) -> dict[str, Any]:
-    """A method's options with their defaults: its keyword-only parameters."""
+@dataclass(frozen=True)
+class Option:
+    """A keyword-only parameter of a method: its type and its default, which is the paper's choice."""
+
+    type: Any
+    default: Any
+
+
+def options(function: Callable[..., Any]) -> dict[str, Option]:
+    """A method's options: its keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {p.name: Option(p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def call(
@@ -61,27 +69,33 @@ class Backward:
     rows: Tensor
 
     @cached_property
-    def scores(self) -> Float[Tensor, "q b"]:
-        """The score of every question, of every image; with their graph back to the output."""
-        given = [target(self.capture.output, self.rows) for target in self.questions]
+    def answers(self) -> list[Float[Tensor, " b"]]:
+        """The scores, one vector for each question, with their graph back to the output."""
+        with torch.enable_grad():
+            given = [target(self.capture.output, self.rows) for target in self.questions]
         for score in given:
             if not isinstance(score, Tensor) or score.shape != self.rows.shape:
                 got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
                 raise TargetError(f"the target returned {got}; return one score per image, here ({len(self.rows)},)")
-        return torch.stack(given)
+        return given
 
     @cached_property
     def cotangents(self) -> list[tuple[Path, Tensor, Tensor]]:
-        """For every tensor of the output that the questions read: its place, itself, the scores' gradients `(q ...)`."""
+        """For every tensor of the output that the questions read: its path, itself, the scores' gradients `(q ...)`."""
         found = [(path, tensor) for path, tensor in tensors(self.capture.output) if tensor.requires_grad]
-        if not found or not self.scores.requires_grad:
+        if not found or not any(score.requires_grad for score in self.answers):
             return []
         leaves = [tensor for _, tensor in found]
         alone = [
             torch.autograd.grad(
-                score.sum(), leaves, retain_graph=True, allow_unused=True, create_graph=self.capture.differentiable
+                score,
+                leaves,
+                grad_outputs=torch.ones_like(score),
+                retain_graph=True,
+                allow_unused=True,
+                create_graph=self.capture.differentiable,
             )
-            for score in self.scores
+            for score in self.answers
         ]
         stacked = [_stack(parts, leaf) for parts, leaf in zip(zip(*alone, strict=True), leaves, strict=True)]
         return [(*spot, g) for spot, g in zip(found, stacked, strict=True) if g is not None]
@@ -135,7 +149,7 @@ class Evidence:
     @cached_property
     def scores(self) -> Float[Tensor, "q b"]:
         """The score of every question, of every image."""
-        return _full(self.backward.scores)
+        return _full(torch.stack(self.backward.answers))
 
     @cached_property
     def activations(self) -> Float[Tensor, "b c *grid"]:
@@ -173,7 +187,7 @@ class Evidence:
 
     @cached_property
     def pooled_class_weights(self) -> Float[Tensor, "q b c"] | None:
-        """The class weights, or None unless the head's input is the mean of these activations and its output the scores."""
+        """The class weights; None unless the head's input is the mean of these activations and its output the scores."""
         if self.head is None or self.capture.differentiable:
             return None
         read = follow(self.capture.output, self.head.path)

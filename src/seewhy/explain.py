@@ -5,10 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seewhy.answer import LayerName, Manner, answer, asked
+from seewhy.answer import Manner, answer, asked
 from seewhy.data.preprocess import Preprocess
 from seewhy.explanation import Comparison, Explanation
-from seewhy.model.locate import Align
+from seewhy.model.layers import Candidate
+from seewhy.model.locate import Align, LayerName, Run, listed
 from seewhy.subject import subject
 from seewhy.types import MethodError, Path
 from seewhy.zoo import Loaded
@@ -117,3 +118,32 @@ def compare(
 
 def _path(output: str | int | Path | None) -> Path | None:
     return (output,) if isinstance(output, str | int) else output
+
+
+def layers(
+    model: nn.Module | Loaded,
+    images: Any,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: str | int | Path | None = None,
+    preprocess: Preprocess | None = None,
+) -> list[Candidate]:
+    """The layers that a map can be made of, with grid and share of the gradient, and which one would be chosen.
+
+    Args:
+        model: as in `explain`.
+        images: as in `explain`; their content does not matter.
+        args: as in `explain`.
+        kwargs: as in `explain`.
+        output: as in `explain`.
+        preprocess: as in `explain`.
+
+    Returns:
+        One candidate for each layer, in the order in which they run.
+
+    Raises:
+        LayerError: the scores do not depend on the images.
+    """
+    ready = subject(model, images, args=args, kwargs=kwargs, labels=None, preprocess=preprocess)
+    return listed(Run(ready.module, ready.inputs, ready.args, ready.kwargs, _path(output)))

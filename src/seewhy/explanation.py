@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,11 +19,13 @@ from torch import Tensor
 from seewhy import localize
 from seewhy.data.frame import Frame
 from seewhy.render.figure import Panel, figure
-from seewhy.render.overlay import overlay
 from seewhy.render.html import html_of
+from seewhy.render.overlay import Background, overlay
 from seewhy.saving import write
 from seewhy.tensor import unit
 from seewhy.types import ShapeError
+
+_LEGEND = "heat, each map divided by its own maximum"
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,26 @@ class Item:
         """The raw map at the photo's own pixels, aligned to the half pixel; zero where the model did not look."""
         return self._pictured().frame.to_photo(self.map[None])[0]
 
-    def heat(self) -> Float[Tensor, "H W"]:
-        """The map on the photo for display: 0..1, or -1..1 where the method is signed; zero stays zero."""
+    def heat(self, *, signed: bool = False) -> Float[Tensor, "H W"]:
+        """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero."""
         heat = self.on_photo()
-        if not self.signed:
+        if not signed:
             return unit(heat[None])[0]
         return heat / heat.abs().amax().clamp_min(torch.finfo(heat.dtype).tiny)
 
-    def overlay(self, *, colormap: str = "turbo", opacity: float = 0.6, background: str = "photo") -> Image.Image:
-        """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is."""
-        return overlay(self._pictured().image, self.heat(), colormap=colormap, opacity=opacity, background=background)
+    def overlay(
+        self, *, colormap: str = "turbo", opacity: float = 0.6, background: Background = "photo", signed: bool = False
+    ) -> Image.Image:
+        """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is.
+
+        Args:
+            colormap: `turbo`, `inferno`, or `jet` for likeness with papers.
+            opacity: of the greatest heat.
+            background: the `photo`, its `edges`, or the photo in `grey`.
+            signed: show negative values too, on a map of two colors, for methods whose map has them.
+        """
+        heat = self.heat(signed=signed)
+        return overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=background)
 
     def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
         """Boxes of the photo's pixels where the heat is at least `threshold` of its maximum.
@@ -90,9 +103,13 @@ class Item:
         percent = "" if self.probability is None else f"  {100 * self.probability:.1f} %"
         return [f"{self.target}{percent}", f"{self.title} · {', '.join(self.layers)}"]
 
-    def panel(self, **style: Any) -> Panel:
+    def panel(self) -> Panel:
         """The overlay with its caption, ready for a figure."""
-        return Panel(self.overlay(**style), self.caption())
+        return Panel(self.overlay(), self.caption())
+
+    def stem(self) -> str:
+        """What its files are called: the photo, the method, the target; letters that file systems dislike left out."""
+        return re.sub(r"[^\w.+-]+", "-", f"{self.name}_{self.method}_{self.target}").strip("-")
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The raw values as they are saved: `map`, `photo` (the map at the photo's pixels), `raw/LAYER`."""
@@ -206,7 +223,7 @@ class Explanation:
 
     def figure(self, *, columns: int | None = None) -> Image.Image:
         """All images side by side, with captions and one color bar."""
-        return figure([item.panel() for item in self], columns=columns, legend=_legend(self))
+        return figure([item.panel() for item in self], columns=columns, legend=_LEGEND)
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest: all but the maps themselves, ready for JSON."""
@@ -239,12 +256,12 @@ class Explanation:
         folder, manifest = Path(folder), self.to_dict()
         pictures: dict[Path, Image.Image] = {}
         values: dict[Path, dict[str, np.ndarray]] = {}
-        for item, entry, stem in zip(self, manifest["images"], _distinct([each.name for each in self]), strict=True):
-            values[folder / f"{stem}_{self.method}.npz"] = item.arrays()
-            entry["values"] = f"{stem}_{self.method}.npz"
+        for item, entry, stem in zip(self, manifest["images"], _distinct([each.stem() for each in self]), strict=True):
+            values[folder / f"{stem}.npz"] = item.arrays()
+            entry["values"] = f"{stem}.npz"
             if item.picture is not None:
-                pictures[folder / f"{stem}_{self.method}.png"] = item.overlay()
-                entry["overlay"] = f"{stem}_{self.method}.png"
+                pictures[folder / f"{stem}.png"] = item.overlay()
+                entry["overlay"] = f"{stem}.png"
         for path, picture in pictures.items():
             write(path, partial(picture.save, format="PNG"))
         for path, arrays in values.items():
@@ -279,7 +296,15 @@ class Comparison:
         panels = [each[image].panel() for each in self.explanations]
         if photo and first.picture:
             panels.insert(0, Panel(first.picture.image, ["photo", first.name]))
-        return figure(panels, columns=columns, legend=_legend(self.explanations[0]))
+        return figure(panels, columns=columns, legend=_LEGEND)
+
+    def save(self, folder: str | os.PathLike[str], image: int = 0) -> list[Path]:
+        """Write one image's figure (PNG) and the manifest of all explanations (JSON); each file whole or not at all."""
+        stem = Path(folder) / f"{self.explanations[0][image].name}_compare"
+        write(stem.with_name(f"{stem.name}.png"), partial(self.figure(image).save, format="PNG"))
+        manifest = json.dumps([each.to_dict() for each in self], indent=2) + "\n"
+        write(stem.with_name(f"{stem.name}.json"), lambda file: file.write(manifest.encode()))
+        return [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".json")]
 
     def _repr_html_(self) -> str:
         return html_of(self.figure(), [], tuple(dict.fromkeys(note for each in self for note in each.notes)))

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy.data.frame import Frame
-from seewhy.data.image import Photo, read
+from seewhy.data.image import read
 from seewhy.data.preprocess import Preprocess
 from seewhy.explanation import Picture
 from seewhy.types import ModelError, ShapeError
@@ -93,8 +93,8 @@ def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Pictur
     if how is None:
         what = "a tensor without channels" if isinstance(listed[0], Tensor) else type(listed[0]).__name__
         raise ModelError(
-            f"got {what} for images, but it is not known how this model wants its photos; pass a tensor (b c h w) as the "
-            "model takes it, or preprocess=seewhy.Preprocess(...), or load the model by seewhy.load, which knows it"
+            f"got {what} for images, but it is not known how this model wants its photos; pass a tensor (b c h w) as "
+            "the model takes it, or preprocess=seewhy.Preprocess(...), or load the model by seewhy.load, which knows it"
         )
     photos = [read(each) for each in listed]
     ready = [how(photo) for photo in photos]
@@ -104,7 +104,7 @@ def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Pictur
 
 
 def _drawn(inputs: Tensor, how: Preprocess | None) -> tuple[Picture | None, ...]:
-    """Pictures of inputs that came as a tensor: without their normalization if it is known, else each by its own range."""
+    """Pictures of inputs that came as a tensor: without their normalization if known, else each by its own range."""
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
         return (None,) * len(inputs)
     if how is not None:

@@ -133,18 +133,33 @@ def LogProbability(classes: Class | Sequence[Class]) -> ClassScore:
     return ClassScore("log_probability", _frozen(classes))
 
 
-def predicted(scores: Float[Tensor, "b k"]) -> ClassScore:
-    """The logit of each image's highest class, fixed here: changed copies of the images never take a new one."""
-    return Logit([int(index) for index in scores.argmax(1)])
+@dataclass(frozen=True)
+class Rank:
+    """The logit of the class that comes in at this place with each image: 1 is the predicted class.
+
+    The class is fixed on the clean pass; changed copies of an image never take a new one.
+    """
+
+    place: int = 1
+
+    def of(self, scores: Float[Tensor, "b k"]) -> ClassScore:
+        """The classes at this place, as a target.
+
+        Raises:
+            TargetError: there are not that many classes.
+        """
+        if not 1 <= self.place <= scores.shape[1]:
+            raise TargetError(f"asked for the class at place {self.place}; the model has {scores.shape[1]} classes")
+        return Logit([int(index) for index in scores.topk(self.place, dim=1).indices[:, -1]])
 
 
 def parse(target: Any, images: int) -> Target:
-    """What a user may write for a target, as a target: an index, a label, a sequence with one of these per image, a function.
+    """What a user may write for a target, as a target: an index, a label, one of these per image, a function.
 
     Raises:
         TargetError: a sequence of the wrong length, or nothing that can be a target.
     """
-    if isinstance(target, bool) or target is None:
+    if isinstance(target, bool):
         raise TargetError(
             f"got {target!r} as a target; give a class index, a label, a target or a function of the output"
         )
@@ -217,7 +232,8 @@ def _one_each(listed: Sequence[Any], images: int) -> Target:
 
 def _wrong_number(targets: int, images: int) -> str:
     hint = "; did you mean compare, which asks several questions of each image?" if images == 1 else ""
-    return f"got {targets} targets for {images} image{'s' * (images != 1)}; give one for all, or exactly one for each{hint}"
+    plural = "s" * (images != 1)
+    return f"got {targets} targets for {images} image{plural}; give one for all, or exactly one for each{hint}"
 
 
 def _of_output_alone(function: Callable[..., Any]) -> Target:

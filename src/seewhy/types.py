@@ -4,7 +4,7 @@ Axes: `b` images, `c` channels, `h w` pixels, `*s` the model's input size, `*gri
 `n` tokens, `k` classes, `q` questions, `m` rows of an output (each made from one of the `b` images).
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -18,6 +18,7 @@ Scores = Float[Tensor, " m"]
 Rows = Int[Tensor, " m"]
 
 
+@runtime_checkable
 class Target(Protocol):
     """A question about a model's output: which scalar, per row, shall be explained.
 

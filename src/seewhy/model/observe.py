@@ -28,7 +28,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     Raises:
         ModelError: the model is a DataParallel wrapper, or was built inside `inference_mode`.
     """
-    _refuse(model)
+    check_observable(model)
     with ExitStack() as stack:
         stack.enter_context(_lock_of(model))
         stack.enter_context(torch.inference_mode(False))
@@ -75,7 +75,12 @@ def watched(
             handle.remove()
 
 
-def _refuse(model: nn.Module) -> None:
+def check_observable(model: nn.Module) -> None:
+    """Refuse, in one sentence each, models whose forward pass cannot be watched.
+
+    Raises:
+        ModelError: see `untouched`.
+    """
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ModelError(
             f"got a {type(model).__name__} wrapper, whose replicas cannot be observed; pass the model inside it, "

@@ -51,7 +51,7 @@ class Replay:
         activations: Float[Tensor, "m c *grid"],
         rows: Int[Tensor, " m"],
     ) -> Float[Tensor, "q m"]:
-        """The questions' scores if `layer` had put out `activations`, the j-th in place of what it did for image `rows[j]`."""
+        """The questions' scores if `layer` had put out these activations, the j-th in place of image `rows[j]`'s."""
         parts: list[Tensor] = []
         for part in chunked(len(rows), self.chunk):
 

@@ -1,0 +1,156 @@
+"""Finding what a map is made of, once for each model: the layers, how they are laid out, where their cells look."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from seewhy.model import alignment
+from seewhy.model.alignment import Placement
+from seewhy.model.capture import Spot
+from seewhy.model.layers import Candidate, Choice, Memory, candidates, choose, resolve
+from seewhy.model.observe import check_observable
+from seewhy.model.outputs import score_path
+from seewhy.model.tokens import Layout
+from seewhy.model.trace import Trace
+from seewhy.types import MethodError, Path, follow
+
+Align = Literal["measured", "analytic", "tile"]
+LayerName = str | nn.Module
+
+_KINDS: tuple[Align, ...] = ("measured", "analytic", "tile")
+_MEMORY: Memory[dict[Any, "Place | str | int | None"]] = Memory()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer that maps are made of: its tensor, how that is laid out, and where its cells look."""
+
+    name: str
+    spot: Spot
+    layout: Layout
+    placement: Placement
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The layers of each group that shall become one map, and the model's last linear layer, if it ends in one."""
+
+    groups: tuple[tuple[Place, ...], ...]
+    head: str | None
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every layer once."""
+        return tuple({place.name: place for group in self.groups for place in group}.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model with the inputs that it is to be run on, and where its scores are (None: found by itself)."""
+
+    model: nn.Module
+    inputs: Float[Tensor, "b c *s"]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    output: Path | None = None
+
+    def trace(self) -> Trace:
+        """One recorded forward pass on noise: what is found does not depend on which photo came first."""
+        noise = alignment.probe(self.inputs)
+        if self.args or self.kwargs:  # they may have a row for each image
+            noise = noise.expand(len(self.inputs), *noise.shape[1:]).clone()
+        return Trace.of(self.model, (noise, *self.args), self.kwargs, self._scores)
+
+    def key(self) -> tuple[Any, ...]:
+        """What the findings depend on, beside the weights."""
+        return self.inputs.shape[1:], self.inputs.dtype, self.output
+
+    def weights(self) -> int:
+        """Changes whenever a parameter is written to or exchanged: training moves where cells look."""
+        return hash(tuple((id(parameter), parameter._version) for parameter in self.model.parameters()))
+
+    def _scores(self, output: Any) -> Tensor:
+        images = len(self.inputs) if self.args or self.kwargs else 1
+        return follow(output, score_path(output, images)[0] if self.output is None else self.output)
+
+
+def locate(
+    run: Run, groups: Sequence[Sequence[LayerName | None]], align: Align = "measured", layout: str | None = None
+) -> Found:
+    """Find the layers of each group, from memory where they were found before.
+
+    The first time costs one recorded forward pass on a single image of noise, and where a layer's cells may be off
+    their tiles one backward pass; the recorded graph is dropped at the end.
+
+    Raises:
+        LayerError: a layer that is not there, is ambiguous, has no grid, or does not influence the scores.
+        MethodError: an unknown kind of alignment.
+    """
+    if align not in _KINDS:
+        raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
+    check_observable(run.model)
+    known = _MEMORY.get(run.model, run.key()) or {}
+    if known.get("weights") != run.weights():
+        known = {"weights": run.weights()}
+    asked = {(_remembered_as(layer), align, layout): layer for group in groups for layer in group}
+    missing = {key: layer for key, layer in asked.items() if key not in known}
+    if missing:
+        trace = run.trace()
+        known = {**known, "head": _head(trace)}
+        known |= {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
+        _MEMORY.put(run.model, run.key(), known)
+    placed = [[known[_remembered_as(layer), align, layout] for layer in group] for group in groups]
+    head = known["head"]
+    return Found(
+        tuple(tuple(place for place in group if isinstance(place, Place)) for group in placed),
+        head if isinstance(head, str) else None,
+    )
+
+
+def listed(run: Run) -> list[Candidate]:
+    """Every layer that a map can be made of, in the order in which they run."""
+    check_observable(run.model)
+    return candidates(run.trace())
+
+
+def _remembered_as(layer: LayerName | None) -> str | int | None:
+    return id(layer) if isinstance(layer, nn.Module) else layer
+
+
+def _place(trace: Trace, layer: LayerName | None, align: Align, layout: str | None) -> Place:
+    choice = choose(trace) if layer is None else resolve(trace, layer, layout)
+    placement, notes = _placement(trace, choice, align)
+    reason = (f"layer {choice.name}: {choice.reason}",) if layer is None else ()
+    return Place(choice.name, choice.spot, choice.layout, placement, (*reason, *choice.notes, *notes))
+
+
+def _placement(trace: Trace, choice: Choice, align: Align) -> tuple[Placement, tuple[str, ...]]:
+    tiles = alignment.tile(choice.grid, trace.size)
+    if align == "tile":
+        return tiles, ()
+    edge, shape = trace.edge(choice.name)
+    if align == "analytic":
+        placement = alignment.analytic(edge, choice.grid, trace.size)
+        missing = (
+            f"layer {choice.name}: receptive fields cannot be reckoned through this model; cells are laid as tiles"
+        )
+        return (placement, ()) if placement else (tiles, (missing,))
+    placement = alignment.place(edge, shape, trace.image, choice.grid, choice.layout.to_cells)
+    if placement.kind == "tile":
+        return tiles, ()
+    shift = ", ".join(f"{pixels:+.1f}" for pixels in placement.shift(trace.size, choice.grid))
+    return placement, (
+        f"layer {choice.name}: its cells look ({shift}) pixels off their tiles, as measured; the map is moved",
+    )
+
+
+def _head(trace: Trace) -> str | None:
+    """The linear layer whose output is the scores."""
+    for name, outputs in trace.outputs.items():
+        if any(traced.edge == trace.score for traced in outputs) and isinstance(trace.modules.get(name), nn.Linear):
+            return name
+    return None

@@ -1,0 +1,144 @@
+"""A model is the same before and after: every method, also when something raises, also from eight threads at once."""
+
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import seewhy
+
+
+class Restless(nn.Module):
+    """Moves everything a forward pass can: functional dropout and functional batch norm, in eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.norm, self.b = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3, padding=1)
+        self.head = nn.Linear(8, 5)
+        self.register_buffer("mean", torch.zeros(8))
+        self.register_buffer("var", torch.ones(8))
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.a(x)), inplace=True)
+        x = F.batch_norm(self.b(x), self.mean, self.var, training=True)
+        x = F.dropout(F.relu(x), 0.2, training=True)
+        self.passes = self.passes + 1  # a buffer that is exchanged, not written to
+        return self.head(x.mean((2, 3)))
+
+
+def restless():
+    torch.manual_seed(3)
+    model = Restless().train()
+    model.norm.eval()  # a frozen stage in a training model
+    model.b.weight.requires_grad_(False)
+    model.a.weight.grad = torch.ones_like(model.a.weight)
+    model.head.register_forward_hook(lambda m, i, o: None)
+    return model
+
+
+def fingerprint(model):
+    modules = dict(model.named_modules())
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "values": [(n, t.clone(), id(t)) for n, t in (*model.named_parameters(), *model.named_buffers())],
+        "grads": [(n, None if p.grad is None else p.grad.clone()) for n, p in model.named_parameters()],
+        "requires": [(n, p.requires_grad) for n, p in model.named_parameters()],
+        "training": [(n, m.training) for n, m in modules.items()],
+        "hooks": [(n, [list(getattr(m, kind)) for kind in hooks]) for n, m in modules.items()],
+        "tree": [(n, id(m), sorted(vars(m))) for n, m in modules.items()],
+        "random": torch.get_rng_state(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def images(count=2):
+    return torch.randn(count, 3, 12, 10, generator=torch.Generator().manual_seed(5))
+
+
+def asked(method):
+    return {"layer": "b", "method": method} if method != "cam" else {"layer": "head", "method": method}
+
+
+@pytest.mark.parametrize("method", [name for name in seewhy.METHODS if name != "cam"])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_model_is_as_it_was(method, mode):
+    model = restless()
+    with mode():
+        before = fingerprint(model)
+        seewhy.explain(model, images(), target=1, method=method, layer=["a", "b"])
+        assert same(before, fingerprint(model))
+
+
+def test_the_fingerprint_sees_what_a_plain_forward_does():
+    model = restless()
+    before = fingerprint(model)
+    model(images())
+    after = fingerprint(model)
+    assert not same(before["values"], after["values"])
+    assert not same(before["random"], after["random"])
+
+
+def test_the_model_is_as_it_was_when_the_target_raises():
+    model = restless()
+
+    def broken(output, rows):
+        raise RuntimeError("in the middle")
+
+    before = fingerprint(model)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        seewhy.explain(model, images(), target=broken, layer="b")
+    assert same(before, fingerprint(model))
+
+
+def test_the_model_is_as_it_was_when_the_forward_raises():
+    model = restless()
+    model.head.register_forward_hook(lambda m, i, o: 1 / 0)
+    before = fingerprint(model)
+    with pytest.raises(ZeroDivisionError):
+        seewhy.explain(model, images(), target=1, layer="b")
+    assert same(before, fingerprint(model))
+
+
+def test_nothing_is_held_after_the_call():
+    import gc
+    import weakref
+
+    model = restless()
+    explanation = seewhy.explain(model, images(), target=1, layer="b")
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert explanation.map.grad_fn is None
+
+
+def test_eight_threads_get_the_answers_of_one():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU())
+    model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)])
+    model.train()
+    batches = [torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(n)) for n in range(8)]
+    ask = lambda n: seewhy.explain(model, batches[n], target=n % 5, method="layer_cam", layer=str(3 + n % 2))  # noqa: E731
+    alone = [ask(n).map for n in range(8)]
+    found: dict[int, list[torch.Tensor]] = {n: [] for n in range(8)}
+    before = fingerprint(model)
+    threads = [threading.Thread(target=lambda n=n: found[n].extend(ask(n).map for _ in range(5))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(len(maps) == 5 and all(torch.equal(m, alone[n]) for m in maps) for n, maps in found.items())
+    assert same(before, fingerprint(model))

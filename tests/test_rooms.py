@@ -1,0 +1,81 @@
+"""The architecture, enforced: who may import whom, and how little importing the package costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "seewhy"
+ALLOWED = {
+    "types": "",
+    "tensor": "types",
+    "labels": "types",
+    "saving": "types",
+    "methods": "types tensor",
+    "model": "types tensor",
+    "localize": "types tensor",
+    "ensemble": "types tensor",
+    "data": "types tensor",
+    "render": "types tensor localize",
+    "targets": "types tensor labels",
+    "metrics": "types tensor localize",
+    "registry": "types methods metrics",
+    "evidence": "types tensor model",
+    "zoo": "types tensor data labels",
+    "explanation": "types tensor data render localize saving",
+    "subject": "types data zoo explanation",
+    "answer": "types tensor targets ensemble model evidence registry subject explanation",
+    "explain": "types data zoo model subject answer explanation",
+}
+FREE = {"cli", "__init__"}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("seewhy"):
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {(alias.name.split(".") + [""])[1] for alias in node.names if alias.name.startswith("seewhy")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_room_may(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in FREE:
+        return
+    assert imports(path) <= {*ALLOWED[room].split(), room}
+
+
+def test_nobody_imports_the_command_line():
+    assert not [path for path in PACKAGE.rglob("*.py") if "cli" in imports(path) and path.name != "__init__.py"]
+
+
+def test_importing_the_package_loads_no_heavy_library():
+    code = "import sys, seewhy; print(*(m for m in sys.modules if '.' not in m))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in loaded
+    unwanted = {"matplotlib", "torchvision", "timm", "typer", "transformers", "skimage", "scipy", "cv2", "sklearn"}
+    assert not unwanted & set(loaded)
+
+
+@pytest.mark.slow
+def test_importing_the_package_takes_little_time_beside_torch():
+    code = (
+        "import time, torch; start = time.process_time(); import seewhy; print(time.process_time() - start)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    assert min(float(run.stdout) for run in runs) <= 0.3
+
+
+def test_no_public_name_is_missing():
+    import seewhy
+
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    names = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert names == {name for name in vars(seewhy) if not name.startswith("_") and name in names}
+    assert None not in names
