@@ -1,0 +1,46 @@
+"""Your own model: "package.module:factory"."""
+
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from seewhy.types import ModelError
+from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
+from seewhy.zoo.names import closest
+from seewhy.zoo.weights import load_file
+
+
+def load_factory(request: Request) -> Loaded:
+    """Import `package.module` and call its `factory` without arguments: it must return a module, or a `Loaded`.
+
+    This runs the code of the module that was named, as any import does. `weights=FILE` is loaded into what it returns.
+    """
+    factory = _imported(request)
+    made = factory()
+    if not isinstance(made, nn.Module | Loaded):
+        raise ModelError(
+            f"{request.full_name} returned a {type(made).__name__}; it must return an nn.Module or a seewhy Loaded"
+        )
+    loaded = made if isinstance(made, Loaded) else Loaded(made, None, None, request.full_name)
+    notes = (RANDOM_NOTE,) if request.weights == "random" else load_file(loaded.module, request)
+    labels = request.checked_labels(loaded.labels, None if loaded.labels is None else len(loaded.labels))
+    return Loaded(loaded.module.eval(), loaded.preprocess, labels, request.full_name, (*loaded.notes, *notes))
+
+
+def _imported(request: Request) -> Any:
+    try:
+        module = import_module(request.scheme)
+    except ImportError as error:
+        raise ModelError(
+            f"{request.full_name}: the module {request.scheme!r} cannot be imported ({error}); schemes are timm:, "
+            "torchvision:, hf: or an importable package.module:factory"
+        ) from error
+    names = [name for name in vars(module) if not name.startswith("_")]
+    factory = getattr(module, request.name, None)
+    if not callable(factory):
+        what = "is not callable" if hasattr(module, request.name) else "does not exist"
+        raise ModelError(
+            f"{request.full_name}: {request.name!r} {what} in {request.scheme}; {closest(request.name, names)}"
+        )
+    return factory

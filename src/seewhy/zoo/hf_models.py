@@ -1,0 +1,128 @@
+"""Image classifiers of transformers, from the hub or a local folder: "hf:google/vit-base-patch16-224", "hf:./mine"."""
+
+import re
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from seewhy.data.image import read
+from seewhy.data.preprocess import Preprocess
+from seewhy.types import ModelError
+from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
+from seewhy.zoo.optional import broken_torchvision, optional, unreachable
+from seewhy.zoo.weights import load_file
+
+PROBE = (97, 131)  # an odd size, so that a crop's rounding shows
+LEVELS = 2.0  # grey levels that a processor may differ: torchvision's resize of bytes and Pillow's differ by one
+FILTERS: dict[int, Any] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}  # Pillow's numbers
+
+
+def load_hf(request: Request) -> Loaded:
+    """An image classifier of transformers with its processor turned into a `Preprocess`, and the names in its config.
+
+    Weights are read from safetensors only, and code in the repository runs only with `trust_code=True`.
+    """
+    library = optional("transformers", "hf", request.full_name)
+    module, notes = _built(library, request)
+    processor = _processor(library, request)
+    preprocess, more = preprocess_of(processor) if processor is not None else (None, (_unknown("it has no processor"),))
+    own = _labels(module.config.id2label)
+    labels = request.checked_labels(own, module.config.num_labels)
+    notes = (*notes, *more, *(() if labels else ("no labels: its config names none; give labels=",)))
+    return Loaded(module.eval(), preprocess, labels, request.full_name, notes)
+
+
+def preprocess_of(processor: Any) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """A processor as a `Preprocess`, or None and the reason why there is none.
+
+    Processors are code: some crop, flip or shift in ways of their own. So the two are compared on a probe picture, and
+    a `Preprocess` that gives other numbers is not handed out.
+    """
+    fitting = _fitting(processor)
+    if fitting is None or not getattr(processor, "do_resize", False):
+        return None, (_unknown(f"{type(processor).__name__} resizes in a way of its own"),)
+    normalized = getattr(processor, "do_normalize", False)
+    flipped = getattr(processor, "do_flip_channel_order", False)
+    preprocess = Preprocess(
+        **fitting,
+        interpolation=FILTERS[int(processor.resample)],
+        mean=_triple(processor.image_mean) if normalized else (0.0,) * 3,
+        std=_triple(processor.image_std) if normalized else (1.0,) * 3,
+        scale=1 / processor.rescale_factor if getattr(processor, "do_rescale", False) else 1.0,
+        channels="bgr" if flipped else "rgb",
+        center="down",
+    )
+    if _differs(processor, preprocess):
+        return None, (_unknown(f"{type(processor).__name__} does more than its settings say"),)
+    return preprocess, ()
+
+
+def _built(library: ModuleType, request: Request) -> tuple[Any, tuple[str, ...]]:
+    code = request.trust_code
+    try:
+        auto = library.AutoModelForImageClassification
+        if request.weights is None:
+            return auto.from_pretrained(request.name, use_safetensors=True, trust_remote_code=code), ()
+        head = {} if request.head is None else {"num_labels": request.head}
+        config = library.AutoConfig.from_pretrained(request.name, trust_remote_code=code, **head)
+        module = auto.from_config(config, trust_remote_code=code)
+    except (ImportError, RuntimeError) as error:
+        broken = broken_torchvision()
+        if broken is None:
+            raise
+        raise ModelError(broken) from error
+    except (OSError, ValueError) as error:  # ValueError: a repository with code of its own, or another task
+        raise unreachable(request.full_name, error) from error
+    return module, (RANDOM_NOTE,) if request.weights == "random" else load_file(module, request)
+
+
+def _processor(library: ModuleType, request: Request) -> Any | None:
+    pillow = {"use_fast": False} if library.__version__.startswith("4.") else {"backend": "pil"}
+    try:
+        return library.AutoImageProcessor.from_pretrained(request.name, trust_remote_code=request.trust_code, **pillow)
+    except (OSError, ValueError):  # no preprocessor_config.json: said in the notes
+        return None
+
+
+def _fitting(processor: Any) -> dict[str, Any] | None:
+    """`size`, `fit` and `resize` of a processor; None if it keeps the photo's shape or pads."""
+    size: dict[str, int] = dict(processor.size)
+    percent = getattr(processor, "crop_pct", None)
+    crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
+    if set(size) == {"height", "width"} and not crop:
+        return {"size": (size["height"], size["width"]), "fit": "squash"}
+    if set(size) != {"shortest_edge"}:
+        return None
+    short = size["shortest_edge"]
+    if percent is not None and short >= 384:  # ConvNeXt's rule: large inputs are stretched, not cropped
+        return {"size": (short, short), "fit": "squash"}
+    if percent is not None:
+        return {"size": (short, short), "fit": "crop", "resize": int(short / percent)}
+    return {"size": (crop["height"], crop["width"]), "fit": "crop", "resize": short} if crop else None
+
+
+def _triple(values: float | list[float]) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, list | tuple) else (float(values),) * 3
+
+
+def _differs(processor: Any, preprocess: Preprocess) -> bool:
+    pixels = np.random.default_rng(0).integers(0, 256, (*PROBE, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    theirs = torch.as_tensor(np.asarray(processor(images=picture, return_tensors="pt")["pixel_values"][0]))
+    ours, _ = preprocess(read(picture))
+    if theirs.shape != ours.shape:
+        return True
+    return (theirs - ours).abs().max().item() > LEVELS / preprocess.scale / min(preprocess.std)
+
+
+def _labels(id2label: dict[int, str]) -> tuple[str, ...] | None:
+    """The names in index order; None for the "LABEL_0" that transformers makes up where nobody named the classes."""
+    names = tuple(id2label[index] for index in sorted(id2label))
+    return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+
+
+def _unknown(reason: str) -> str:
+    return f"no preprocessing: {reason}; give one, or tensors"
