@@ -22,6 +22,46 @@ def spatial_mean(x: Float[Tensor, "b c *grid"]) -> Float[Tensor, "b c"]:
     return x.flatten(2).mean(-1)
 
 
+def first_component(x: Float[Tensor, "b c *grid"], center: bool) -> Float[Tensor, "b *grid"]:
+    """Projection of the channel vectors of all places on their first principal direction: P = v_1^T X.
+
+    X is (c, places), v_1 its first left singular vector, so |P| = sigma_1. `center` first subtracts each channel's mean
+    over the places. The sign, which the decomposition leaves open: sum(P) >= 0, or with `center`, where that sum is
+    zero, a non-negative correlation with the mean over channels. Zero in, zero out. Any direction of the leading space
+    is returned where the two largest singular values coincide. Differentiable once.
+    """
+    flat = x.flatten(2)
+    if center:
+        flat = flat - flat.mean(-1, keepdim=True)
+    largest = flat.detach().abs().amax((1, 2), keepdim=True)
+    size = largest.where(largest != 0, torch.ones_like(largest))
+    flat = flat / size  # the squares of tiny activations would vanish in the Gram matrix
+    if flat.shape[1] <= flat.shape[2]:
+        projection = torch.einsum("bc,bcn->bn", leading_eigenvector(flat @ flat.mT), flat)
+    else:
+        direction = leading_eigenvector(flat.mT @ flat)
+        sigma = torch.linalg.vector_norm(torch.einsum("bcn,bn->bc", flat, direction), dim=-1, keepdim=True)
+        projection = sigma * direction
+    agreement = (projection * flat.mean(1) if center else projection).sum(-1, keepdim=True)
+    sign = torch.where(agreement < 0, -1.0, 1.0).to(projection)
+    return (sign * projection * size[:, 0]).reshape(x.shape[:1] + x.shape[2:])
+
+
+def leading_eigenvector(matrix: Float[Tensor, "b n n"]) -> Float[Tensor, "b n"]:
+    """Unit eigenvector of the largest eigenvalue of symmetric matrices, differentiable once.
+
+    dv_1 = sum over k > 1 of v_k (v_k^T dM v_1) / (lambda_1 - lambda_k). The library's own derivative divides zero by
+    zero as soon as any two eigenvalues coincide, which two dead channels suffice for.
+    """
+    values, vectors = torch.linalg.eigh(matrix.detach().nan_to_num())
+    first, others = vectors[..., -1], vectors[..., :-1]
+    gaps = values[..., -1:] - values[..., :-1]
+    inverse = torch.where(gaps > 0, 1 / gaps.where(gaps > 0, torch.ones_like(gaps)), torch.zeros_like(gaps))
+    pull = torch.einsum("bnk,bnm,bm->bk", others, matrix, first)
+    # zero in value, and NaN where the matrix holds one; only its derivative is wanted
+    return first + torch.einsum("bnk,bk->bn", others, inverse * (pull - pull.detach()))
+
+
 def unit(map: Float[Tensor, "b *grid"]) -> Float[Tensor, "b *grid"]:
     """The positive part divided by its maximum, each image by its own: 0..1, where zero stays zero.
 
