@@ -56,8 +56,9 @@ class Frame:
         shift = (self.shift[0] - top, self.shift[1] - left)
         moved = replace(self, input_size=size, shift=shift)
         x0, y0, x1, y1 = moved.box_to_photo((0.0, 0.0, float(size[1]), float(size[0])))
-        seen = self.view
-        return replace(moved, view=(max(x0, seen[0]), max(y0, seen[1]), min(x1, seen[2]), min(y1, seen[3])))
+        x0, x1 = _overlap((x0, x1), (self.view[0], self.view[2]))
+        y0, y1 = _overlap((y0, y1), (self.view[1], self.view[3]))
+        return replace(moved, view=(x0, y0, x1, y1))
 
     def padded(self, top: int, left: int, size: tuple[int, int]) -> "Frame":
         """Then put the input at (top, left) of a larger, empty one of this size: p becomes p + top."""
@@ -113,6 +114,11 @@ def _within(pixels: int, low: float, high: float) -> Float[Tensor, " pixels"]:
     """1 for the pixels whose centers lie between two edges, 0 for the others."""
     centers = torch.arange(pixels, dtype=torch.float64) + 0.5
     return ((centers >= low) & (centers <= high)).double()
+
+
+def _overlap(part: tuple[float, float], seen: tuple[float, float]) -> tuple[float, float]:
+    low = min(max(part[0], seen[0]), seen[1])
+    return low, max(min(part[1], seen[1]), low)  # low twice where nothing is left: a crop of letterbox border alone
 
 
 def _check_inside(top: int, left: int, part: tuple[int, int], whole: tuple[int, int], what: str) -> None:
