@@ -1,0 +1,197 @@
+"""Where a cell of a layer's grid looks in the input, so that a map can be laid over the picture where it belongs.
+
+Resizing a map as if its cells were tiles that cover the input can put it off by more than half a cell: strides and
+lopsided padding move what a cell sees, and training moves part of it back. Measurements: `docs/alignment.md`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from seewhy.model.receptive import receptive_fields
+from seewhy.tensor import interpolation
+
+NOTABLE = 0.25
+"""Shifts up to this share of a cell are taken for none: two standard deviations of one measurement."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Cell i of an axis looks at the input pixel (center coordinate) `offset + stride * i`.
+
+    Args:
+        offset: where cell 0 looks, in input pixels, for each spatial axis.
+        stride: input pixels from one cell to the next, for each spatial axis.
+        kind: how it was found: usual upsampling, receptive fields by arithmetic, or a gradient.
+    """
+
+    offset: tuple[float, ...]
+    stride: tuple[float, ...]
+    kind: Literal["tile", "analytic", "measured"]
+
+    def matrices(
+        self,
+        size: Sequence[int],
+        grid: Sequence[int],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> list[Float[Tensor, "_ _"]]:
+        """For each axis the matrix that `tensor.resize` takes from `grid` cells to `size` pixels.
+
+        Pixel p reads at `(p - offset) / stride` in cells; beyond the outermost cells it takes their value.
+        """
+        return [
+            interpolation((torch.arange(pixels, dtype=dtype, device=device) - offset) / stride, cells)
+            for pixels, cells, offset, stride in zip(size, grid, self.offset, self.stride, strict=True)
+        ]
+
+    def shift(self, size: Sequence[int], grid: Sequence[int]) -> tuple[float, ...]:
+        """How far the middle of the grid looks from the middle of the input, in pixels; zero for tiles."""
+        return tuple(
+            offset + stride * (cells - 1) / 2 - (pixels - 1) / 2
+            for pixels, cells, offset, stride in zip(size, grid, self.offset, self.stride, strict=True)
+        )
+
+
+def tile(grid: Sequence[int], size: Sequence[int]) -> Placement:
+    """Cells as tiles that cover the input: the usual (half-pixel, `align_corners=False`) linear upsampling."""
+    return _shifted(grid, size, (0.0,) * len(grid), "tile")
+
+
+def analytic(edge: GradientEdge, grid: Sequence[int], size: Sequence[int]) -> Placement | None:
+    """Each cell at the center of its receptive field, by arithmetic over convolutions, poolings, padding and slices.
+
+    Exact for what a cell can see, which is not where a trained network looks: it learns to make up for lopsided
+    padding. None where an operation mixes places in another way (attention, adaptive pooling, reshaping).
+
+    Args:
+        edge: the layer's `(b c *grid)` tensor on the graph of a recorded forward pass.
+        grid: cells along each axis.
+        size: the input's pixels along each axis.
+    """
+    fields = receptive_fields(edge, len(grid), size) if len(grid) == len(size) else None
+    if fields is None:
+        return None
+    return Placement(
+        tuple(field.center for field in fields), tuple(float(field.stride) for field in fields), "analytic"
+    )
+
+
+def measured(
+    edge: GradientEdge,
+    shape: Sequence[int],
+    leaf: Float[Tensor, "b c *s"],
+    to_cells: Callable[[Tensor], Tensor] = lambda raw: raw,
+) -> Placement:
+    """Tiles, shifted to where the middle cells look: the centroid of |d(middle cells)/d(input)|, one backward pass.
+
+        shift = sum_p p |g_p| / sum_p |g_p| - (size - 1) / 2,   g = d(sum_k +-A_k[middle]) / d input
+
+    Random signs, for each channel and cell its own, keep them from canceling one another. The distance between cells
+    stays that of the tiles: at the border a cell sees only what is inside the picture, which draws it inwards as tiles
+    have it.
+
+    Args:
+        edge: the layer's raw tensor on the graph of a forward pass on noise (`probe`); the graph is kept.
+        shape: the raw tensor's shape.
+        leaf: that pass's input, which requires grad.
+        to_cells: from the raw tensor to `(b c *grid)`.
+
+    Returns:
+        Placement of kind "measured"; the plain tiles where the gradient is zero or not finite.
+    """
+    raw, grid = _middle_signs(leaf, shape, to_cells)
+    (gradient,) = torch.autograd.grad([edge], [leaf], [raw], retain_graph=True)
+    size = tuple(leaf.shape[2:])
+    strength = gradient.detach().double().abs().flatten(0, 1).sum(0)
+    total = float(strength.sum())
+    if not 0 < total < float("inf"):
+        return tile(grid, size)
+    return _shifted(grid, size, [_centroid(strength, axis) for axis in range(len(size))], "measured")
+
+
+def place(
+    edge: GradientEdge,
+    shape: Sequence[int],
+    leaf: Float[Tensor, "b c *s"],
+    grid: Sequence[int],
+    to_cells: Callable[[Tensor], Tensor] = lambda raw: raw,
+) -> Placement:
+    """Where to lay the cells: as tiles, unless arithmetic raises the question and a gradient confirms it.
+
+    Arithmetic says whether a layer's cells can be off by a notable part of a cell; only then the backward pass of
+    `measured` is spent, and its shift used on the axes where it is notable too. Axes that the arithmetic cannot tell
+    apart share one shift, which halves the variance. Tokens that attend to one another, and whatever the arithmetic
+    does not know, stay tiles. Args: as for `measured`; `grid` in cells.
+    """
+    size = tuple(leaf.shape[2:])
+    usual = tile(grid, size)
+    reckoned = analytic(edge, grid, size)
+    if reckoned is None or not any(_notable(reckoned.shift(size, grid), usual)):
+        return usual
+    alike = list(zip(reckoned.stride, reckoned.shift(size, grid), strict=True))
+    shift = _pooled(measured(edge, shape, leaf, to_cells).shift(size, grid), alike)
+    kept = [pixels if moved else 0.0 for pixels, moved in zip(shift, _notable(shift, usual), strict=True)]
+    return _shifted(grid, size, kept, "measured" if any(kept) else "tile")
+
+
+def probe(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "1 c *s"]:
+    """One picture of white noise (always the same) in the range that these images seem to have.
+
+    Uniform over 0..1 or 0..255 where the images stay within, else standard normal. No photo's content enters, so that
+    what is learnt on it does not depend on which photo came first.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, *images.shape[1:])
+    low, high = float(images.min()), float(images.max())
+    if low < 0 or high > 255:
+        return torch.randn(shape, generator=generator).to(images)
+    return (torch.rand(shape, generator=generator) * (1 if high <= 1 else 255)).to(images)
+
+
+def _shifted(
+    grid: Sequence[int], size: Sequence[int], shift: Sequence[float], kind: Literal["tile", "measured"]
+) -> Placement:
+    stride = tuple(pixels / cells for pixels, cells in zip(size, grid, strict=True))
+    offset = tuple((step - 1) / 2 + pixels for step, pixels in zip(stride, shift, strict=True))
+    return Placement(offset, stride, kind)
+
+
+def _notable(shift: Sequence[float], usual: Placement) -> list[bool]:
+    return [abs(pixels) > NOTABLE * stride for pixels, stride in zip(shift, usual.stride, strict=True)]
+
+
+def _pooled(shift: Sequence[float], alike: Sequence[tuple[float, float]]) -> list[float]:
+    """Each axis' mean over the axes of the same key."""
+    return [fmean(pixels for pixels, other in zip(shift, alike, strict=True) if other == key) for key in alike]
+
+
+def _middle_signs(
+    like: Tensor, shape: Sequence[int], to_cells: Callable[[Tensor], Tensor]
+) -> tuple[Float[Tensor, "..."], tuple[int, ...]]:
+    """A raw tensor of random signs at the grid's middle cells (two along an even axis) and zeros; and the grid."""
+    with torch.enable_grad():
+        raw = torch.zeros(tuple(shape), dtype=like.dtype, device=like.device, requires_grad=True)
+        cells = to_cells(raw)
+    grid = tuple(cells.shape[2:])
+    signs = torch.randn(cells.shape, generator=torch.Generator().manual_seed(0)).sign().to(cells)
+    for axis, length in enumerate(grid, start=2):
+        middle = torch.zeros(length, dtype=cells.dtype, device=cells.device)
+        middle[(length - 1) // 2 : length // 2 + 1] = 1
+        signs = signs * middle.reshape(-1, *[1] * (cells.ndim - axis - 1))
+    (seed,) = torch.autograd.grad(cells, raw, signs)
+    return seed, grid
+
+
+def _centroid(strength: Float[Tensor, "*s"], axis: int) -> float:
+    """The center of mass along one axis, counted from the middle."""
+    profile = strength.movedim(axis, 0).flatten(1).sum(1)
+    position = torch.arange(len(profile), dtype=profile.dtype, device=profile.device) - (len(profile) - 1) / 2
+    return float((position * profile).sum() / profile.sum())

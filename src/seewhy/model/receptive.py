@@ -1,0 +1,145 @@
+"""Receptive fields by arithmetic: which input pixels a cell of a layer's grid can see, read off the autograd graph."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.autograd.graph import GradientEdge, Node
+
+from seewhy.model.trace import Edge, kind, producers, shape_of
+
+_POINTWISE = re.compile(
+    r"(Add|Sub|Mul|Div|Neg|Exp|Log|Pow|Sqrt|Rsqrt|Abs|Clamp|Clip|Maximum|Minimum|Where|Threshold"
+    r"|Relu|Hardtanh|LeakyRelu|Silu|Gelu|Hardswish|Hardsigmoid|Sigmoid|Tanh|Elu|Celu|Selu|Mish|Softplus|Prelu(Kernel)?"
+    r"|Clone|ToCopy|Alias|Contiguous|NativeDropout|(Native|Cudnn|Miopen)BatchNorm|NativeGroupNorm"
+    r"|Cat|Stack|Split(WithSizes)?|UnsafeSplit|Unbind|Select|Expand|View|UnsafeView|Reshape(Alias)?|Unsqueeze|Squeeze"
+    r"|Mean|Sum|Amax|Max|Transpose|Permute|Slice)"
+)
+_PAD = re.compile(r"(ConstantPadNd|ReflectionPad\dD|ReplicationPad\dD)")
+_POOL = re.compile(r"(MaxPool\dD\w*|AvgPool\dD)")
+
+
+@dataclass(frozen=True)
+class Field:
+    """What cell i can see along one axis: the positions `stride * i + low` to `stride * i + high`, both included."""
+
+    stride: int = 1
+    low: int = 0
+    high: int = 0
+
+    @property
+    def center(self) -> float:
+        """The middle of what cell 0 sees."""
+        return (self.low + self.high) / 2
+
+    def through(self, stride: int, before: int, reach: int) -> "Field":
+        """The same cells seen one operation earlier: its place j reads `stride * j - before` and `reach` beyond."""
+        return Field(self.stride * stride, self.low * stride - before, self.high * stride - before + reach)
+
+    def hull(self, other: "Field") -> "Field":
+        """The smallest field that covers both."""
+        return Field(self.stride, min(self.low, other.low), max(self.high, other.high))
+
+
+Fields = tuple[Field, ...]
+
+
+def receptive_fields(edge: GradientEdge, rank: int, size: Sequence[int]) -> Fields | None:
+    """The field of each of the `rank` spatial axes of the `(b c *grid)` tensor at `edge` in an input of this size.
+
+    The hull over all paths. A value without a grid (a pooled vector that rescales channels) has no place and counts for
+    none. None where an operation on the way is no convolution, pooling, padding, slice or pointwise one, or where
+    paths have different strides: then no arithmetic says where a cell looks.
+    """
+    fields: dict[Node, Fields] = {edge.node: (Field(),) * rank}
+    for node in _order(edge.node):
+        if node not in fields:
+            continue
+        for producer, number in _read(node, rank):
+            seen = _earlier(node, fields[node], shape_of((producer, number)))
+            if seen is None or not _joinable(seen, fields.get(producer)):
+                return None
+            fields[producer] = tuple(map(Field.hull, seen, fields.get(producer, seen)))
+    ends = [node for node in fields if not node.next_functions and shape_of((node, 0))[-rank:] == tuple(size)]
+    return fields[ends[0]] if len(ends) == 1 else None
+
+
+def _order(root: Node) -> list[Node]:
+    """Every node ahead of those that it was computed from."""
+    done: set[Node] = set()
+    finished: list[Node] = []
+    stack = [(root, False)]
+    while stack:
+        node, complete = stack.pop()
+        if complete:
+            finished.append(node)
+        elif node not in done:
+            done.add(node)
+            stack.append((node, True))
+            stack.extend((producer, False) for producer, _ in producers(node))
+    return finished[::-1]
+
+
+def _read(node: Node, rank: int) -> list[Edge]:
+    """The tensors with a grid that the operation read; a convolution's weights are none of them."""
+    read = producers(node)[:1] if kind(node) == "Convolution" else producers(node)
+    shapes = [shape_of(edge) for edge in read]
+    return [
+        edge
+        for edge, shape in zip(read, shapes, strict=True)
+        if len(shape) > rank and any(length > 1 for length in shape[-rank:])
+    ]
+
+
+def _joinable(one: Fields, other: Fields | None) -> bool:
+    return other is None or all(a.stride == b.stride for a, b in zip(one, other, strict=True))
+
+
+def _earlier(node: Node, fields: Fields, before: tuple[int, ...]) -> Fields | None:
+    """The fields in a tensor of shape `before` that the node's operation read; None for an unknown operation."""
+    rank = len(fields)
+    windows = _windows(node, rank, before)
+    if windows is not None:
+        return tuple(field.through(*window) for field, window in zip(fields, windows, strict=True))
+    kept = shape_of((node, 0))[-rank:] == before[-rank:]
+    return fields if kept and _POINTWISE.fullmatch(kind(node)) and not _turned(node, rank, len(before)) else None
+
+
+def _windows(node: Node, rank: int, before: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
+    """Stride, padding ahead and reach of an operation that reads a window, one triple for each axis."""
+    saved: Any = node
+    name = kind(node)
+    if name == "Convolution" and not saved._saved_transposed:
+        kernel = saved._saved_weight.shape
+    elif _POOL.fullmatch(name):
+        kernel = saved._saved_kernel_size
+    elif _PAD.fullmatch(name):
+        pads = saved._saved_pad if name == "ConstantPadNd" else saved._saved_padding
+        ahead = [_signed(pad) for pad in pads[::2]] + [0] * rank
+        return [(1, ahead[axis], 0) for axis in reversed(range(rank))]
+    elif name == "Slice" and (axis := _signed(saved._saved_dim) % len(before) - len(before) + rank) >= 0:
+        start = _signed(saved._saved_start)
+        start += before[axis - rank] if start < 0 else 0
+        return [(saved._saved_step, -start, 0) if axis == other else (1, 0, 0) for other in range(rank)]
+    else:
+        return None
+    stride = saved._saved_stride or kernel  # a pooling without a stride strides by its kernel
+    dilation = getattr(saved, "_saved_dilation", (1,) * rank)
+    rows = zip(kernel[-rank:], stride[-rank:], saved._saved_padding[-rank:], dilation[-rank:], strict=True)
+    return [(step, pad, spread * (width - 1)) for width, step, pad, spread in rows]
+
+
+def _turned(node: Node, rank: int, dims: int) -> bool:
+    """Whether a transposition moves a spatial axis: a square grid's shape would not tell."""
+    saved: Any = node
+    if kind(node) == "Transpose":
+        return any(_signed(dim) % dims >= dims - rank for dim in (saved._saved_dim0, saved._saved_dim1))
+    if kind(node) == "Permute":
+        return [_signed(dim) % dims for dim in saved._saved_dims][-rank:] != list(range(dims - rank, dims))
+    return False
+
+
+def _signed(number: int) -> int:
+    # autograd shows saved negative integers as unsigned ones of 64 bits
+    return number - 2**64 if number >= 2**63 else number
