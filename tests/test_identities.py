@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import methods
-from seewhy.registry import METHODS, needs
+from seewhy.evidence import needs
+from seewhy.registry import METHODS
 from seewhy.tensor import first_component, spatial_mean, spatial_sum, unit, weighted_sum
 
 B, C, GRID = 3, 6, (4, 5)

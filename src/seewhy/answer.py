@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -24,7 +25,7 @@ from seewhy.targets import ClassScore, Question, Rank
 from seewhy.tensor import chunked, resize
 from seewhy.types import MapWarning, MethodError, Path, ShapeError, Target, TargetError, follow
 
-_GRADIENT_BYTES = 64 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
+_GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,53 @@ class Asked:
 
 @dataclass(frozen=True)
 class Maps:
-    """One method's maps of one group of layers for some questions (one, if it is the same for all)."""
+    """One method's maps of one group of layers for some questions (one, if it is the same for all).
+
+    `blank[q][image]` says in words what makes that map meaningless, layer by layer.
+    """
 
     raw: Mapping[str, Float[Tensor, "q b *grid"]]
     resized: Float[Tensor, "q b *s"]
+    blank: Sequence[Sequence[Sequence[str]]]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One forward pass of a subject, with what was found about its layers and its output."""
+
+    subject: Subject
+    found: Found
+    shown: Capture
+    question: Question
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "b k"]:
+        """The model's scores as a matrix, without their graph."""
+        return follow(self.shown.output, self.question.path).detach().float().reshape(self.question.images, -1)
+
+    @cached_property
+    def probabilities(self) -> Float[Tensor, "b k"]:
+        """What the scores say as probabilities; scores that already are, as they are."""
+        if self.scores.shape[1] == 1:
+            return self.scores.sigmoid()
+        already = bool((self.scores >= 0).all()) and bool((self.scores.sum(1) - 1).abs().max() < 1e-3)
+        return self.scores if already else self.scores.softmax(1)
+
+    def evidence(self, asked_now: tuple[Target, ...]) -> dict[str, Evidence]:
+        """The evidence of every layer for some questions; they share one backward pass."""
+        subject = self.subject
+        linear = subject.module.get_submodule(self.found.head) if self.found.head else None
+        head = Head(linear if isinstance(linear, nn.Linear) else None, self.question.path)
+        rows = torch.arange(len(subject.inputs), device=subject.inputs.device)
+        backward = Backward(self.shown, asked_now, rows)
+        spots = {place.name: place.spot for place in self.found.places}
+        replay = Replay(subject.module, subject.inputs, subject.args, subject.kwargs, spots)
+        return {p.name: Evidence(self.shown, backward, p.name, p.layout, head, replay) for p in self.found.places}
+
+    def questions_at_once(self) -> int:
+        """How many questions' gradients fit into the budget."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in self.shown.activations.values())
+        return max(1, _GRADIENT_BYTES // max(size, 1))
 
 
 def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Asked:
@@ -97,30 +141,31 @@ def answer(
         differentiable=manner.differentiable,
     )
     question, notes = _question(subject, shown, manner.output)
-    resolved = [_resolved(each, question, shown) for each in questions]
+    seen = Observation(subject, found, shown, question)
+    resolved = [_resolved(each, seen) for each in questions]
     pairs = list(product(methods, found.groups))
-    explanations: list[list[Explanation]] = []
+    explanations: list[Explanation] = []
     constant: dict[int, Maps] = {}
     with torch.inference_mode(False), torch.set_grad_enabled(manner.differentiable):
-        for part in chunked(len(resolved), _questions_at_once(shown)):
-            evidence = _evidence(subject, shown, found, question, tuple(target for target, _ in resolved[part]))
+        for part in chunked(len(resolved), seen.questions_at_once()):
+            evidence = seen.evidence(tuple(target for target, _ in resolved[part]))
             maps = [constant.get(n) or _maps(evidence, *pair, subject) for n, pair in enumerate(pairs)]
             constant |= {n: each for n, each in enumerate(maps) if not pairs[n][0].per_question}
             scores = next(iter(evidence.values())).scores.detach()
-            for q, (target, said) in enumerate(resolved[part]):
-                told = (*subject.notes, *notes, *said)
-                explanations.append([
-                    _explanation(subject, question, shown, target, scores[q], each, place_group, maps[n], q, told)
-                    for n, (each, place_group) in enumerate(pairs)
-                ])  # fmt: skip
-    return [each for row in explanations for each in row]
+            explanations += [
+                _explanation(seen, target, scores[q], pair, maps[n], q, [*subject.notes, *notes, *said])
+                for q, (target, said) in enumerate(resolved[part])
+                for n, pair in enumerate(pairs)
+            ]
+    return explanations
 
 
 def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Question, list[str]]:
     """Where the scores are and what they are; checked to be numbers."""
-    path, note = (
-        (output, f"scores read from output{spell(output)}") if output else score_path(shown.output, len(subject.inputs))
-    )
+    if output:
+        path, note = output, f"scores read from output{spell(output)}"
+    else:
+        path, note = score_path(shown.output, len(subject.inputs))
     try:
         scores = follow(shown.output, path)
     except (KeyError, IndexError, TypeError) as error:
@@ -129,53 +174,25 @@ def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Qu
         ) from error
     if not bool(scores.isfinite().all()):
         raise ShapeError(
-            "the model's scores hold NaN or infinite values, which no map can explain; check its input and weights"
+            "the model's scores hold NaN or infinite values, which no map can explain; check its input and its weights"
         )
     return Question(path, tuple(scores.shape), subject.labels, len(subject.inputs)), [note] if note else []
 
 
-def _resolved(given: Any, question: Question, shown: Capture) -> tuple[Target, list[str]]:
-    """The target of one question, checked against the output; with a note where it was chosen."""
-    rank = Rank() if given is None else given
-    if not isinstance(rank, Rank):
-        target = targets.resolve(targets.parse(given, question.images), question)
-        return target, _doubts(target, question, shown)
-    if len(question.shape) > 2:
-        raise TargetError(
-            f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
-        )
-    scores = follow(shown.output, question.path).detach()
-    target = targets.resolve(rank.of(scores.reshape(question.images, -1)), question)
-    place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
-    return target, [f"target: the class {place}, by its logit"]
-
-
-def _doubts(target: Target, question: Question, shown: Capture) -> list[str]:
-    if not isinstance(target, ClassScore) or target.kind == "logit":
-        return []
-    sure = float(_probabilities(shown, question).amax()) > 0.999
-    return (
-        ["the model is nearly sure, so the gradient of this probability nearly vanishes; the logit keeps it"]
-        if sure
-        else []
-    )
-
-
-def _questions_at_once(shown: Capture) -> int:
-    size = sum(tensor.numel() * tensor.element_size() for tensor in shown.activations.values())
-    return max(1, _GRADIENT_BYTES // max(size, 1))
-
-
-def _evidence(
-    subject: Subject, shown: Capture, found: Found, question: Question, asked_now: tuple[Target, ...]
-) -> dict[str, Evidence]:
-    rows = torch.arange(len(subject.inputs), device=subject.inputs.device)
-    linear = subject.module.get_submodule(found.head) if found.head else None
-    head = Head(linear if isinstance(linear, nn.Linear) else None, question.path)
-    backward = Backward(shown, asked_now, rows)
-    spots = {place.name: place.spot for place in found.places}
-    replay = Replay(subject.module, subject.inputs, subject.args, subject.kwargs, spots)
-    return {p.name: Evidence(shown, backward, p.name, p.layout, head, replay) for p in found.places}
+def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
+    """The target of one question, checked against the output; with a note where it was chosen or is doubtful."""
+    rank, question = Rank() if given is None else given, seen.question
+    if isinstance(rank, Rank):
+        if len(question.shape) > 2:
+            raise TargetError(
+                f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
+            )
+        place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
+        return targets.resolve(rank.of(seen.scores), question), [f"target: the class {place}, by its logit"]
+    target = targets.resolve(targets.parse(given, question.images), question)
+    doubtful = isinstance(target, ClassScore) and target.kind != "logit" and float(seen.probabilities.max()) > 0.999
+    doubt = "the model is nearly sure, so the gradient of this probability nearly vanishes; the logit keeps it"
+    return target, [doubt] if doubtful else []
 
 
 def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place], subject: Subject) -> Maps:
@@ -187,11 +204,22 @@ def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place]
         flat = raw[place.name].flatten(0, 1)
         if not bool(flat.detach().isfinite().all()):
             raise ShapeError(_not_finite(evidence[place.name], place.name, each.method.name))
-        large.append(
-            resize(flat, place.placement.matrices(size, tuple(flat.shape[1:]), dtype=flat.dtype, device=flat.device))
-        )
+        matrices = place.placement.matrices(size, flat.shape[1:], dtype=flat.dtype, device=flat.device)
+        large.append(resize(flat, matrices))
     whole = large[0] if len(large) == 1 else fuse(large, each.method.fusion)
-    return Maps(raw, whole.unflatten(0, (-1, len(subject.inputs))))
+    return Maps(raw, whole.unflatten(0, (-1, len(subject.inputs))), _blanks(raw))
+
+
+def _blanks(raw: Mapping[str, Float[Tensor, "q b *grid"]]) -> list[list[list[str]]]:
+    """For each question and image, what makes its maps meaningless, in words."""
+    first = next(iter(raw.values()))
+    found: list[list[list[str]]] = [[[] for _ in range(first.shape[1])] for _ in range(first.shape[0])]
+    for name, values in raw.items():
+        low, high = torch.aminmax(values.detach().flatten(2), dim=-1)
+        for q, image in ((low == high) | ~(low < high)).nonzero().tolist():
+            what = "zero" if float(low[q, image]) == 0 else "the same"
+            found[q][image].append(f"the map of layer {name!r} is {what} everywhere")
+    return found
 
 
 def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
@@ -201,53 +229,37 @@ def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
 
 
 def _explanation(
-    subject: Subject,
-    question: Question,
-    shown: Capture,
+    seen: Observation,
     target: Target,
     scores: Float[Tensor, " b"],
-    each: Asked,
-    places: Sequence[Place],
+    pair: tuple[Asked, Sequence[Place]],
     maps: Maps,
     q: int,
     notes: Sequence[str],
 ) -> Explanation:
+    (each, places), question = pair, seen.question
     q = min(q, len(maps.resized) - 1)  # a class-agnostic method has one map for all questions
-    raw = {name: values[q] for name, values in maps.raw.items()}
-    images = range(len(subject.inputs))
+    images = range(question.images)
     classes = tuple(targets.class_of(target, image) for image in images)
     told = [*notes, *(note for place in places for note in place.notes), *_about_method(each, places, notes)]
-    told += _about_values(raw)
+    told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
     signed = not each.options["rectify"] if "rectify" in each.options else each.method.signed
-    probabilities = _probabilities(shown, question) if any(c is not None for c in classes) else None
     return Explanation(
         map=maps.resized[q],
-        raw=raw,
+        raw={name: values[q] for name, values in maps.raw.items()},
         scores=scores,
         target=tuple(targets.describe(target, question, image) for image in images),
         class_indices=classes,
-        probabilities=tuple(
-            None if c is None or probabilities is None else float(probabilities[image, c])
-            for image, c in enumerate(classes)
-        ),
+        probabilities=tuple(None if c is None else float(seen.probabilities[n, c]) for n, c in enumerate(classes)),
         method=each.method.name,
         title=each.method.title,
         options=each.options,
         placements={place.name: place.placement.kind for place in places},
         signed=signed and len(places) == 1,
         notes=tuple(dict.fromkeys(told)),
-        model=subject.name,
-        pictures=subject.pictures,
+        model=seen.subject.name,
+        pictures=seen.subject.pictures,
     )
-
-
-def _probabilities(shown: Capture, question: Question) -> Float[Tensor, "b k"]:
-    """What the scores say as probabilities; scores that already are, as they are."""
-    scores = follow(shown.output, question.path).detach().float().reshape(question.images, -1)
-    if scores.shape[1] == 1:
-        return scores.sigmoid()
-    already = bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
-    return scores if already else scores.softmax(1)
 
 
 def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) -> Iterator[str]:
@@ -257,16 +269,7 @@ def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) ->
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"
 
 
-def _about_values(raw: Mapping[str, Float[Tensor, "b *grid"]]) -> Iterator[str]:
+def _warned(text: str) -> str:
     """What makes a map meaningless is a note and a warning, never a picture drawn as if it were a finding."""
-    for name, values in raw.items():
-        flat = values.detach().flatten(1)
-        spread = flat.amax(1) - flat.amin(1)
-        empty = [n for n, positive in enumerate((flat != 0).any(1).tolist()) if not positive]
-        constant = [n for n, wide in enumerate((spread > 0).tolist()) if not wide and n not in empty]
-        for which, what in ((empty, "zero everywhere"), (constant, "the same everywhere")):
-            if which:
-                images = ", ".join(map(str, which))
-                text = f"the map of layer {name!r} is {what} for image {images}: it says nothing about places"
-                warnings.warn(text, MapWarning, stacklevel=6)
-                yield text
+    warnings.warn(text, MapWarning, stacklevel=5)
+    return text

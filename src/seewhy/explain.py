@@ -64,10 +64,9 @@ def explain(
         SeewhyError: one of its kinds, each one sentence: what was got, the rule, the way out.
     """
     chosen = {**(options or {}), **({} if rectify is None else {"rectify": rectify})}
-    layers = list(layer) if isinstance(layer, list | tuple) else [layer]
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
     manner = Manner(align, layout, _path(output), differentiable)
-    return answer(ready, [target], [asked(method, chosen)], [layers], manner)[0]
+    return answer(ready, [target], [asked(method, chosen)], [_group(layer)], manner)[0]
 
 
 def compare(
@@ -111,9 +110,13 @@ def compare(
         if not given:
             raise MethodError(f"got no {what} to compare; give at least one")
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
-    groups = [list(each) if isinstance(each, list | tuple) else [each] for each in layers]
+    groups = [_group(each) for each in layers]
     manner = Manner(align, layout, _path(output))
     return Comparison(tuple(answer(ready, targets, [asked(method, {}) for method in methods], groups, manner)))
+
+
+def _group(layer: LayerName | Sequence[LayerName] | None) -> list[LayerName | None]:
+    return [layer] if layer is None or isinstance(layer, str | nn.Module) else list(layer)
 
 
 def _path(output: str | int | Path | None) -> Path | None:

@@ -92,7 +92,7 @@ class Item:
 
         By default the rule of the Grad-CAM paper: 15 % of the maximum, the largest connected segment.
         """
-        return localize.boxes(self.on_photo(), threshold, largest=largest)
+        return localize.boxes(self.on_photo(), threshold, largest)
 
     def peak(self) -> tuple[int, int] | None:
         """Row and column of the photo's pixel with the most heat; None where the map has no positive value."""
@@ -308,12 +308,6 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         return html_of(self.figure(), [], tuple(dict.fromkeys(note for each in self for note in each.notes)))
-
-
-def _legend(explanation: Explanation) -> str:
-    return (
-        "heat, each map by its own maximum" if not explanation.signed else "against · for, each map by its own maximum"
-    )
 
 
 def _distinct(names: list[str]) -> list[str]:

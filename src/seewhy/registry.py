@@ -1,22 +1,13 @@
 """All methods, one row each: what the command line, the documentation, the tests and the benchmarks iterate over."""
 
 import difflib
-import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from seewhy import methods
 from seewhy.types import Map, MethodError
-
-
-@dataclass(frozen=True)
-class Option:
-    """A keyword-only parameter of a method: its type and its default, which is the paper's choice."""
-
-    type: Any
-    default: Any
 
 
 @dataclass(frozen=True)
@@ -42,17 +33,28 @@ class Method:
     ranks: str = "any"
     """The number of spatial axes of a layer's grid that it works on."""
 
-
-def needs(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of the facts that a method needs: its positional parameters, in order."""
-    parameters = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY)
-
-
-def options(function: Callable[..., Any]) -> dict[str, Option]:
-    """Options of a method by name: its keyword-only parameters."""
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: Option(p.annotation, p.default) for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    @staticmethod
+    def of(function: Callable[..., Map]) -> "Method":
+        """The row of a method given as a function; of a user's own function, a row that says what it is."""
+        for row in METHODS.values():
+            if row.function is function:
+                return row
+        name = str(getattr(function, "__name__", type(function).__name__))
+        return Method(
+            name=name,
+            function=function,
+            title=name,
+            year=0,
+            paper="none: the caller's own function",
+            family="gradient",
+            class_specific=True,
+            signed=True,
+            cost="unknown",
+            forwards=1,
+            backwards=1,
+            fusion="mean",
+            weakness="not checked against any paper",
+        )
 
 
 _FORWARD = "1 forward"

@@ -75,11 +75,19 @@ class ClassScore:
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The score of each row's class."""
         scores = follow(output, self.path)
-        matrix = scores if scores.ndim > 1 else scores[:, None]
+        return _READ[self.kind](scores if scores.ndim > 1 else scores[:, None], self._columns(rows))
+
+    def gradient(self, output: Any, rows: Rows) -> tuple[Path, Tensor] | None:
+        """Where the gradient with respect to the output is, and it, if that takes no autograd: 1 at a logit's class."""
+        if self.kind != "logit":
+            return None
+        zeros = torch.zeros_like(follow(output, self.path))
+        return self.path, zeros.reshape(len(zeros), -1).scatter(1, self._columns(rows)[:, None], 1).reshape(zeros.shape)
+
+    def _columns(self, rows: Rows) -> Int[Tensor, " m"]:
         which = self.classes if isinstance(self.classes, tuple) else (self.classes,)
-        columns = torch.tensor(which, device=matrix.device).expand(len(which))
-        columns = columns[rows] if len(which) > 1 else columns.expand(len(rows))
-        return _READ[self.kind](matrix, columns)
+        columns = torch.tensor(which, device=rows.device)
+        return columns[rows] if len(which) > 1 else columns.expand(len(rows))
 
     __add__, __sub__, __rsub__, __neg__, __mul__, __rmul__ = _plus, _minus, _minus_from, _negative, _times, _times
 

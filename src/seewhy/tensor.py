@@ -84,7 +84,7 @@ def interpolation(positions: Float[Tensor, " out"], cells: int) -> Float[Tensor,
 def resize(map: Float[Tensor, "b *grid"], matrices: Sequence[Float[Tensor, "_ _"]]) -> Float[Tensor, "b *size"]:
     """Interpolate a map of any rank, one matrix of `interpolation` for each spatial axis."""
     for axis, matrix in enumerate(matrices, start=1):
-        map = torch.tensordot(map, matrix.to(map), dims=([axis], [1])).movedim(-1, axis)
+        map = (map.movedim(axis, -1) @ matrix.to(map).mT).movedim(-1, axis)
     return map
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -203,7 +203,7 @@ def _replaced(output: Any, index: tuple[str | int, ...], tensor: Tensor) -> Any:
     first, rest = index[0], index[1:]
     inner = _replaced(output[first], rest, tensor)
     if isinstance(output, Mapping):
-        changed = copy(output)
+        changed = cast(dict[Any, Any], copy(output))
         changed[first] = inner
         return changed
     parts = [inner if place == first else part for place, part in enumerate(output)]

@@ -93,7 +93,7 @@ def locate(
     if align not in _KINDS:
         raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
     check_observable(run.model)
-    known = _MEMORY.get(run.model, run.key()) or {}
+    known: dict[Any, Place | str | int | None] = _MEMORY.get(run.model, run.key()) or {}
     if known.get("weights") != run.weights():
         known = {"weights": run.weights()}
     asked = {(_remembered_as(layer), align, layout): layer for group in groups for layer in group}

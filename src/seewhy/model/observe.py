@@ -114,9 +114,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
     kept = [
-        (module._buffers, name, buffer, buffer.detach().clone(), buffer._version)
+        (vars(module)["_buffers"], name, buffer, buffer.detach().clone(), buffer._version)
         for module in model.modules()
-        for name, buffer in module._buffers.items()
+        for name, buffer in vars(module)["_buffers"].items()
         if buffer is not None and not buffer.is_inference()
     ]
     try:

@@ -1,0 +1,400 @@
+"""The verbs end to end on small networks: right maps in every setting, everything chosen said, one sentence each on bad input."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import seewhy
+from seewhy.types import LayerError, MapWarning, MethodError, ModelError, ShapeError, TargetError
+
+CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+SIZE = {1: (24,), 2: (18, 14), 3: (10, 12, 8)}
+
+
+class Net(nn.Module):
+    """conv - ReLU - conv - ReLU - mean - linear, of any spatial rank."""
+
+    def __init__(self, rank=2, wrap=lambda scores: scores, inplace=False):
+        super().__init__()
+        self.first, self.second = CONV[rank](3, 6, 3, padding=1, stride=2), CONV[rank](6, 8, 3, padding=1)
+        self.act, self.head = nn.ReLU(inplace), nn.Linear(8, 5)
+        self.wrap = wrap
+
+    def forward(self, x, gain=None, *, shift=None):
+        x = self.act(self.second(self.act(self.first(x))))
+        x = x.flatten(2).mean(-1)
+        x = x * gain if gain is not None else x
+        scores = self.head(x)
+        return self.wrap(scores + shift if shift is not None else scores)
+
+
+def net(rank=2, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return Net(rank, **kwargs).double()
+
+
+def images(rank=2, count=3):
+    return torch.randn(count, 3, *SIZE[rank], generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+def plain_grad_cam(model, x, classes):
+    """Grad-CAM of the last rectified tensor, written out."""
+    with torch.no_grad():
+        a = F.relu(model.second(F.relu(model.first(x))))
+    a.requires_grad_()
+    scores = model.head(a.flatten(2).mean(-1))
+    scores[range(len(x)), classes].sum().backward()
+    weights = a.grad.flatten(2).mean(-1)
+    return torch.einsum("bc,bc...->b...", weights, a.detach()).relu(), scores.detach()
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_papers_map_of_the_predicted_class_at_the_last_layer(rank):
+    model, x = net(rank), images(rank)
+    e = seewhy.explain(model, x)
+    classes = model(x).argmax(1).tolist()
+    expected, scores = plain_grad_cam(model, x, classes)
+    assert list(e.raw) == ["act@2"]
+    torch.testing.assert_close(e.raw["act@2"], expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(e.scores, scores[range(3), classes], rtol=1e-12, atol=0)
+    assert e.class_indices == tuple(classes)
+    assert e.map.shape == (3, *SIZE[rank])
+    assert any("predicts" in note for note in e.notes)
+    assert any("layer act@2" in note for note in e.notes)
+
+
+def test_the_map_is_laid_as_asked():
+    x = images()
+    e = seewhy.explain(net(), x, target=1, align="tile")
+    expected = F.interpolate(e.raw["act@2"][:, None], x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(e.map, expected, rtol=1e-10, atol=1e-12)
+    assert e.placements == {"act@2": "tile"}
+
+
+@pytest.mark.parametrize("method", list(seewhy.METHODS))
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_batch_equals_singles_with_every_method(method, rank):
+    model, x = net(rank), images(rank)
+    together = seewhy.explain(model, x, [0, 1, 2], method)
+    for n in range(3):
+        alone = seewhy.explain(model, x[n : n + 1], n, method)
+        torch.testing.assert_close(together.map[n], alone.map[0], rtol=1e-10, atol=1e-12)
+
+
+def variants():
+    bf16 = lambda model: model.bfloat16()  # noqa: E731
+    return {
+        "frozen": lambda m: m.requires_grad_(False),
+        "training": lambda m: m.train(),
+        "bf16": bf16,
+        "compiled": lambda m: _warm(m),
+        "wrapped": lambda m: torch.compile(m, backend="eager"),
+    }
+
+
+def _warm(model):
+    model.compile(backend="eager")
+    model(images())
+    return model
+
+
+@pytest.mark.parametrize("variant", list(variants()))
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_the_setting_does_not_matter(variant, mode):
+    expected = seewhy.explain(net(), images(), 2)
+    model = variants()[variant](net())
+    x = images().bfloat16() if variant == "bf16" else images()
+    with mode():
+        e = seewhy.explain(model, x, 2)
+    assert e.map.dtype == (torch.float32 if variant == "bf16" else torch.float64)
+    close = {"rtol": 0.1, "atol": 0.05 * float(expected.map.max())} if variant == "bf16" else {"rtol": 1e-9, "atol": 1e-12}
+    torch.testing.assert_close(e.map.double(), expected.map, **close)
+
+
+def test_inputs_and_a_model_input_made_in_inference_mode():
+    with torch.inference_mode():
+        x = images() + 0
+        e = seewhy.explain(net(), x, 2)
+    torch.testing.assert_close(e.map.clone(), seewhy.explain(net(), images(), 2).map)
+
+
+@pytest.mark.parametrize("inplace", [True, False])
+def test_inplace_rectifiers(inplace):
+    expected, _ = plain_grad_cam(net(), images(), [2] * 3)
+    e = seewhy.explain(net(inplace=inplace), images(), 2)
+    torch.testing.assert_close(e.raw["act@2"], expected, rtol=1e-10, atol=1e-12)
+
+
+class Output(dict):
+    """As transformers' outputs: a mapping with attributes."""
+
+
+WRAPS = {
+    "tuple": (lambda s: (s, s.new_zeros(7)), "scores read from output[0]"),
+    "list": (lambda s: [s], None),
+    "dict": (lambda s: {"features": s * 2, "logits": s}, "scores read from output['logits']"),
+    "mapping": (lambda s: Output(logits=s), None),
+    "loss first": (lambda s: (s.sum(), s), "scores read from output[1]"),
+}
+
+
+@pytest.mark.parametrize("kind", list(WRAPS))
+def test_structured_outputs(kind):
+    wrap, note = WRAPS[kind]
+    e = seewhy.explain(net(wrap=wrap), images(), 2)
+    expected, _ = plain_grad_cam(net(), images(), [2] * 3)
+    torch.testing.assert_close(e.raw["act@2"], expected, rtol=1e-10, atol=1e-12)
+    assert note is None or any(note in said for said in e.notes)
+
+
+def test_an_output_can_be_named():
+    model = net(wrap=lambda s: {"features": s * 2, "logits": s})
+    e = seewhy.explain(model, images(), 2, output="features")
+    torch.testing.assert_close(e.scores, 2 * seewhy.explain(model, images(), 2).scores)
+
+
+def test_further_arguments_reach_the_model():
+    x, gain, shift = images(), torch.full((3, 8), 0.5, dtype=torch.float64), torch.ones(3, 5, dtype=torch.float64)
+    e = seewhy.explain(net(), x, 2, args=(gain,), kwargs={"shift": shift}, align="tile")
+    torch.testing.assert_close(e.scores, net()(x, gain, shift=shift)[:, 2])
+    plain = seewhy.explain(net(), x, 2, align="tile")
+    torch.testing.assert_close(e.map, plain.map / 2, rtol=1e-9, atol=1e-12)
+
+
+def test_a_comparison_equals_single_explanations():
+    model, x = net(), images()
+    methods, layers = ["grad_cam", "layer_cam", "eigen_cam", "cam"], [None, "first", ["first", "second"]]
+    grid = iter(seewhy.compare(model, x, [0, seewhy.Logit(1) - seewhy.Logit(2)], methods[:3], layers))
+    for target in (0, seewhy.Logit(1) - seewhy.Logit(2)):
+        for method in methods[:3]:
+            for layer in layers:
+                one, other = next(grid), seewhy.explain(model, x, target, method, layer)
+                torch.testing.assert_close(one.map, other.map, rtol=1e-10, atol=1e-12)
+                assert (one.target, one.method, one.layers) == (other.target, other.method, other.layers)
+
+
+def test_many_questions_are_chunked_without_a_change(monkeypatch):
+    model, x = net(), images()
+    together = seewhy.compare(model, x, list(range(5)), ["grad_cam", "eigen_cam"])
+    monkeypatch.setattr("seewhy.answer._GRADIENT_BYTES", 1)
+    apart = seewhy.compare(model, x, list(range(5)), ["grad_cam", "eigen_cam"])
+    for one, other in zip(together, apart, strict=True):
+        assert torch.equal(one.map, other.map)
+
+
+@pytest.mark.parametrize("target", [seewhy.Logit(1), seewhy.Probability(1), seewhy.Logit(1) - 0.5 * seewhy.Logit(2)])
+def test_the_closed_form_of_a_linear_head_is_the_gradient(target):
+    model, x = net(), images()
+    for method in ("grad_cam", "grad_cam_pp", "hires_cam", "layer_cam"):
+        known = seewhy.explain(model, x, target, method)
+        found = seewhy.explain(nn.Sequential(model, nn.Identity()), x, target, method, differentiable=True)
+        torch.testing.assert_close(known.map, found.map.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_linear_head_that_does_not_read_the_means_is_not_taken_for_one():
+    class Twisted(Net):
+        def forward(self, x):
+            a = self.act(self.second(self.act(self.first(x))))
+            return self.head(a.flatten(2).mean(-1) + 0.1 * a.flatten(2).amax(-1))
+
+    torch.manual_seed(0)
+    model, x = Twisted().double(), images()
+    with pytest.raises(MethodError, match="CAM needs a model that ends in global average pooling"):
+        seewhy.explain(model, x, 1, "cam")
+    a = F.relu(model.second(F.relu(model.first(x)))).detach().requires_grad_()
+    g = torch.autograd.grad(model.head(a.flatten(2).mean(-1) + 0.1 * a.flatten(2).amax(-1))[:, 1].sum(), a)[0]
+    torch.testing.assert_close(seewhy.explain(model, x, 1, "hires_cam").raw["act@2"], (g * a).sum(1).detach())
+
+
+def test_cam_on_a_network_that_pools_class_maps():
+    """1x1 convolution to class maps, then their mean: the map of CAM is the class map itself."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    x = images()
+    e = seewhy.explain(model, x, 3, "cam")
+    torch.testing.assert_close(e.raw["2"], model[:3](x)[:, 3].detach())
+
+
+def test_options_and_the_signed_form():
+    model, x = net(), images()
+    signed = seewhy.explain(model, x, 1, rectify=False, align="tile")
+    torch.testing.assert_close(signed.raw["act@2"].relu(), seewhy.explain(model, x, 1).raw["act@2"])
+    assert signed.signed
+    assert (signed.raw["act@2"] < 0).any()
+    assert signed.options == {"rectify": False}
+    one, other = (seewhy.explain(model, x, 1, "grad_cam_pp", options={"alpha_normalize": n}) for n in (True, False))
+    assert not torch.allclose(one.map, other.map)
+
+
+def test_a_counterfactual_is_the_negated_question():
+    model, x = net(), images()
+    against = seewhy.explain(model, x, -seewhy.Logit(1), rectify=False)
+    torch.testing.assert_close(against.map, -seewhy.explain(model, x, 1, rectify=False).map, rtol=1e-10, atol=1e-12)
+
+
+def test_any_function_of_facts_is_a_method():
+    def mine(activations, gradients, *, power: float = 2.0):
+        return (activations * gradients.abs() ** power).sum(1)
+
+    e = seewhy.explain(net(), images(), 1, mine, options={"power": 1.0})
+    assert (e.method, e.options) == ("mine", {"power": 1.0})
+    assert seewhy.explain(net(), images(), 1, seewhy.grad_cam).title == "Grad-CAM"
+
+
+def test_a_differentiable_map_can_be_part_of_a_loss():
+    model, x = net(), images()
+    e = seewhy.explain(model, x, 1, "layer_cam", layer="second", differentiable=True)
+    e.map.square().sum().backward()
+    assert model.first.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(e.map.detach(), seewhy.explain(model, x, 1, "layer_cam", layer="second").map)
+    assert not seewhy.explain(model, x, 1).map.requires_grad
+
+
+def test_what_is_found_does_not_depend_on_which_image_came_first():
+    x = images()
+    one, other = net(), net()
+    seewhy.explain(other, x.flip(0) * 1.5, 1)
+    assert torch.equal(seewhy.explain(one, x, 1).map, seewhy.explain(other, x, 1).map)
+
+
+def test_new_weights_are_looked_at_anew():
+    model, x = net(), images()
+    seewhy.explain(model, x, 1)
+    model.load_state_dict(net(seed=1).state_dict())
+    torch.testing.assert_close(seewhy.explain(model, x, 1).map, seewhy.explain(net(seed=1), x, 1).map)
+
+
+def test_a_zero_map_is_said_so():
+    model = net()
+    with torch.no_grad():
+        model.head.weight[2] = -1.0
+    with pytest.warns(MapWarning, match="zero everywhere"):
+        e = seewhy.explain(model, images(), 2)
+    assert any("zero everywhere; it says nothing about places" in note for note in e.notes)
+    assert (e.unit() == 0).all()
+
+
+def test_a_class_agnostic_method_says_that_the_class_has_no_influence():
+    one, other = (seewhy.explain(net(), images(), c, "eigen_cam") for c in (0, 1))
+    assert torch.equal(one.map, other.map)
+    assert any("does not look at the question" in note for note in one.notes)
+    assert not any("does not look" in note for note in seewhy.explain(net(), images(), 1).notes)
+
+
+def test_a_sure_model_and_its_probability():
+    model = net()
+    with torch.no_grad():
+        model.head.bias[2] = 50.0
+    e = seewhy.explain(model, images(), seewhy.Probability(2))
+    assert any("nearly vanishes" in note for note in e.notes)
+
+
+def test_one_item():
+    e = seewhy.explain(net(), images().float().double(), [0, 1, 2])
+    item = e[1]
+    assert (item.class_index, item.target, len(e), len(list(e))) == (1, "class 1", 3, 3)
+    torch.testing.assert_close(item.on_photo(), e.map[1])
+    assert item.overlay().size == (14, 18)
+    with pytest.raises(IndexError):
+        e[3]
+
+
+def message(**changed):
+    """What is said of a call with one thing wrong."""
+    asked = {"model": net(), "images": images(), "target": 1, **changed}
+    with pytest.raises(seewhy.SeewhyError) as caught:
+        seewhy.explain(asked.pop("model"), asked.pop("images"), **asked)
+    text = str(caught.value)
+    assert "\n" not in text
+    return type(caught.value), text
+
+
+def broken(value):
+    model = copy.deepcopy(net())
+    with torch.no_grad():
+        model.head.weight[0, 0] = value
+    return model
+
+
+class Flat(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3 * 18 * 14, 5).double()
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+
+BAD = {
+    "a class out of range": ({"target": 5}, TargetError, "class 5 is out of range; the model has 5 classes: 0 to 4"),
+    "an unknown label": ({"target": "boxxer", "labels": list("abcd") + ["boxer"]}, TargetError, "boxer"),
+    "too many targets": ({"target": [1, 2]}, TargetError, "got 2 targets for 3 images"),
+    "a typo in a layer": ({"layer": "secnd"}, LayerError, "no layer 'secnd'.*'second'.*seewhy.layers"),
+    "a layer of several calls": ({"layer": "act"}, LayerError, "act@1.*act@2"),
+    "a call that does not happen": ({"layer": "act@3"}, LayerError, "act@3"),
+    "a model without a grid": ({"model": Flat()}, LayerError, "no layer"),
+    "scores that are not numbers": ({"model": broken(float("nan"))}, ShapeError, "scores hold NaN or infinite"),
+    "infinite weights": ({"model": broken(float("inf"))}, ShapeError, "scores hold NaN or infinite"),
+    "images that are not numbers": ({"images": images() * float("nan")}, ShapeError, "images hold NaN"),
+    "an empty batch": ({"images": images()[:0]}, ShapeError, r"empty batch of shape \(0, 3, 18, 14\)"),
+    "an empty list": ({"images": []}, ShapeError, "empty list"),
+    "integers": ({"images": images().long()}, ShapeError, "torch.int64; give floating numbers"),
+    "a path for a bare model": ({"images": "cat.jpg"}, ModelError, "it is not known how this model wants its photos"),
+    "an unknown method": ({"method": "gradcamm"}, MethodError, "no method 'gradcamm'.*grad_cam"),
+    "an unknown option": ({"options": {"gama": 1}}, MethodError, "grad_cam has no option 'gama'; its options are: rectify"),
+    "an unknown fact": ({"method": lambda colors: colors}, MethodError, "'colors', which is no fact"),
+    "an unknown alignment": ({"align": "exact"}, MethodError, "align is 'exact'; choose one of 'measured'"),
+    "an output that is not there": ({"output": "logits"}, TargetError, "nothing at"),
+    "a wrapper of replicas": ({"model": nn.DataParallel(net())}, ModelError, "model.module"),
+    "a target of the wrong shape": ({"target": lambda output, rows: output}, TargetError, "one score per image"),
+}
+
+
+@pytest.mark.parametrize("what", list(BAD))
+def test_bad_input_gets_one_sentence(what):
+    changed, kind, text = BAD[what]
+    got, said = message(**changed)
+    assert got is kind
+    import re
+
+    assert re.search(text, said), said
+
+
+def test_nan_inside_the_network_names_the_layer():
+    class Hidden(Net):
+        def forward(self, x):
+            return torch.nan_to_num(super().forward(x))
+
+    torch.manual_seed(0)
+    model = Hidden().double()
+    with torch.no_grad():
+        model.second.weight[0, 0, 0, 0] = float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MapWarning)
+        kind, said = message(model=model, layer="second")
+    assert kind is ShapeError
+    assert "'second' put out NaN" in said
+
+
+def test_a_layer_without_influence_is_named():
+    class Side(Net):
+        def forward(self, x):
+            self.second(self.first(x))
+            return self.head(F.pad(x.flatten(2).mean(-1), (0, 5)))
+
+    torch.manual_seed(0)
+    kind, said = message(model=Side().double(), layer="second")
+    assert kind is LayerError
+    assert "'second'" in said
+
+
+def test_a_model_built_in_inference_mode_is_refused():
+    with torch.inference_mode():
+        model = net()
+    kind, said = message(model=model)
+    assert kind is ModelError
+    assert "inference_mode" in said
