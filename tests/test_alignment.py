@@ -92,7 +92,7 @@ def test_arithmetic_equals_the_pixels_that_a_gradient_reaches(kernel, stride, pa
     leaf, output, edge = recorded(
         positive(*layers, *([nn.AvgPool2d(*pooling)] if pooling else [])), (61, 61), value=1.0
     )
-    found = analytic(edge, output.shape[2:], (61, 61))
+    found = analytic(edge, leaf, output.shape[2:])
     for axis, cells in enumerate(seen_centers(leaf, output)):
         widest = max(high - low for low, high in cells)
         whole = [(cell, ends) for cell, ends in enumerate(cells) if ends[1] - ends[0] == widest]
@@ -116,9 +116,9 @@ class Lopsided(nn.Module):
 
 
 def test_arithmetic_follows_padding_slices_joins_and_ignores_gates():
-    _, output, edge = recorded(positive(Lopsided()), (64, 40))
+    leaf, output, edge = recorded(positive(Lopsided()), (64, 40))
     # rows: slice j -> 2 j + 1, convolution cell i reads slices 2 i .. 2 i + 2, then +-2 cells; columns without slice
-    found = analytic(edge, output.shape[2:], (64, 40))
+    found = analytic(edge, leaf, output.shape[2:])
     assert found == Placement((3.0, 1.0), (4.0, 2.0), "analytic")
 
 
@@ -126,8 +126,8 @@ def test_arithmetic_takes_frozen_and_learning_weights_alike():
     net = positive(conv(3, 2, 1), nn.BatchNorm2d(1), conv(3, 2, 1)).eval()
     open_, frozen = recorded(net, (33, 33)), recorded(net.requires_grad_(False), (33, 33))
     assert (
-        analytic(open_[2], (9, 9), (33, 33))
-        == analytic(frozen[2], (9, 9), (33, 33))
+        analytic(open_[2], open_[0], (9, 9))
+        == analytic(frozen[2], frozen[0], (9, 9))
         == Placement((0.0, 0.0), (4.0, 4.0), "analytic")
     )
 
@@ -135,14 +135,14 @@ def test_arithmetic_takes_frozen_and_learning_weights_alike():
 @pytest.mark.parametrize("pool", [nn.MaxPool1d, nn.AvgPool1d])
 def test_arithmetic_in_one_dimension(pool):
     net = nn.Sequential(nn.Conv1d(1, 2, 5, 2), nn.BatchNorm1d(2), nn.ReLU(), pool(2)).double().eval()
-    _, output, edge = recorded(net, (50,))
-    assert analytic(edge, output.shape[2:], (50,)) == Placement((3.0,), (4.0,), "analytic")
+    leaf, output, edge = recorded(net, (50,))
+    assert analytic(edge, leaf, output.shape[2:]) == Placement((3.0,), (4.0,), "analytic")
 
 
 def test_arithmetic_in_three_dimensions():
     net = nn.Sequential(nn.Conv3d(1, 2, 3, (1, 2, 2), 1), nn.MaxPool3d((1, 2, 2))).double()
-    _, output, edge = recorded(net, (6, 16, 20))
-    assert analytic(edge, output.shape[2:], (6, 16, 20)) == Placement((0.0, 1.0, 1.0), (1.0, 4.0, 4.0), "analytic")
+    leaf, output, edge = recorded(net, (6, 16, 20))
+    assert analytic(edge, leaf, output.shape[2:]) == Placement((0.0, 1.0, 1.0), (1.0, 4.0, 4.0), "analytic")
 
 
 def attend(x):
@@ -165,14 +165,14 @@ UNKNOWN = {
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_arithmetic_gives_up_where_places_are_mixed(name):
     leaf, output, edge = recorded(UNKNOWN[name], (16, 16), channels=16)
-    assert analytic(edge, output.shape[2:], (16, 16)) is None
+    assert analytic(edge, leaf, output.shape[2:]) is None
     assert place(edge, output.shape, leaf, output.shape[2:]) == tile(output.shape[2:], (16, 16))
 
 
 def test_arithmetic_gives_up_where_the_grid_is_not_of_the_inputs_rank():
     leaf = torch.randn(1, 1, 64, requires_grad=True)
     output = F.conv2d(leaf[..., None], torch.ones(1, 1, 2, 1), stride=2)
-    assert analytic(get_gradient_edge(output), output.shape[2:], (64,)) is None
+    assert analytic(get_gradient_edge(output), leaf, output.shape[2:]) is None
 
 
 # ---- measured
@@ -210,7 +210,7 @@ def test_the_measurement_keeps_the_distance_of_tiles():
 def test_the_measurement_agrees_with_arithmetic_on_smoothing_windows():
     leaf, output, edge = recorded(positive(conv(5, 2, 1), conv(3, 2, 0)), (64, 64))
     grid = output.shape[2:]
-    expected = analytic(edge, grid, (64, 64)).shift((64, 64), grid)
+    expected = analytic(edge, leaf, grid).shift((64, 64), grid)
     assert measured(edge, output.shape, leaf).shift((64, 64), grid) == pytest.approx(expected, abs=1e-9)
 
 
@@ -280,7 +280,7 @@ def test_a_net_that_has_learnt_to_make_up_for_its_padding_keeps_tiles():
     with torch.no_grad():
         layer.weight[:, :, 2, 2] = 1
     leaf, output, edge = recorded(lambda x: layer(F.pad(x, (0, 3, 0, 3))), (48, 48), channels=3)
-    assert analytic(edge, (12, 12), (48, 48)).shift((48, 48), (12, 12)) == (1.5, 1.5)
+    assert analytic(edge, leaf, (12, 12)).shift((48, 48), (12, 12)) == (1.5, 1.5)
     assert place(edge, output.shape, leaf, (12, 12)) == tile((12, 12), (48, 48))
 
 

@@ -65,7 +65,7 @@ def tile(grid: Sequence[int], size: Sequence[int]) -> Placement:
     return _shifted(grid, size, (0.0,) * len(grid), "tile")
 
 
-def analytic(edge: GradientEdge, grid: Sequence[int], size: Sequence[int]) -> Placement | None:
+def analytic(edge: GradientEdge, leaf: Float[Tensor, "b c *s"], grid: Sequence[int]) -> Placement | None:
     """Each cell at the center of its receptive field, by arithmetic over convolutions, poolings, padding and slices.
 
     Exact for what a cell can see, which is not where a trained network looks: it learns to make up for lopsided
@@ -73,10 +73,10 @@ def analytic(edge: GradientEdge, grid: Sequence[int], size: Sequence[int]) -> Pl
 
     Args:
         edge: the layer's `(b c *grid)` tensor on the graph of a recorded forward pass.
+        leaf: that pass's input, which requires grad.
         grid: cells along each axis.
-        size: the input's pixels along each axis.
     """
-    fields = receptive_fields(edge, len(grid), size) if len(grid) == len(size) else None
+    fields = receptive_fields(edge, leaf, len(grid)) if len(grid) == leaf.ndim - 2 else None
     if fields is None:
         return None
     return Placement(
@@ -133,7 +133,7 @@ def place(
     """
     size = tuple(leaf.shape[2:])
     usual = tile(grid, size)
-    reckoned = analytic(edge, grid, size)
+    reckoned = analytic(edge, leaf, grid)
     if reckoned is None or not any(_notable(reckoned.shift(size, grid), usual)):
         return usual
     alike = list(zip(reckoned.stride, reckoned.shift(size, grid), strict=True))

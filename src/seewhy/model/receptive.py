@@ -3,11 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from torch.autograd.graph import GradientEdge, Node
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from seewhy.model.trace import Edge, kind, producers, shape_of
+from seewhy.model.graph import Edge, between, kind, producers, saved, shape_of
 
 _POINTWISE = re.compile(
     r"(Add|Sub|Mul|Div|Neg|Exp|Log|Pow|Sqrt|Rsqrt|Abs|Clamp|Clip|Maximum|Minimum|Where|Threshold"
@@ -45,40 +45,26 @@ class Field:
 Fields = tuple[Field, ...]
 
 
-def receptive_fields(edge: GradientEdge, rank: int, size: Sequence[int]) -> Fields | None:
-    """The field of each of the `rank` spatial axes of the `(b c *grid)` tensor at `edge` in an input of this size.
+def receptive_fields(edge: GradientEdge, leaf: Tensor, rank: int) -> Fields | None:
+    """The field in `leaf` of each of the `rank` spatial axes of the `(b c *grid)` tensor at `edge`.
 
     The hull over all paths. A value without a grid (a pooled vector that rescales channels) has no place and counts for
     none. None where an operation on the way is no convolution, pooling, padding, slice or pointwise one, or where
     paths have different strides: then no arithmetic says where a cell looks.
     """
+    source = get_gradient_edge(leaf).node
+    order = between(edge.node, source)
+    on_path = set(order)
     fields: dict[Node, Fields] = {edge.node: (Field(),) * rank}
-    for node in _order(edge.node):
-        if node not in fields:
-            continue
-        for producer, number in _read(node, rank):
+    for node in order:
+        for producer, number in _read(node, rank) if node in fields else ():
+            if producer not in on_path:
+                continue
             seen = _earlier(node, fields[node], shape_of((producer, number)))
             if seen is None or not _joinable(seen, fields.get(producer)):
                 return None
             fields[producer] = tuple(map(Field.hull, seen, fields.get(producer, seen)))
-    ends = [node for node in fields if not node.next_functions and shape_of((node, 0))[-rank:] == tuple(size)]
-    return fields[ends[0]] if len(ends) == 1 else None
-
-
-def _order(root: Node) -> list[Node]:
-    """Every node ahead of those that it was computed from."""
-    done: set[Node] = set()
-    finished: list[Node] = []
-    stack = [(root, False)]
-    while stack:
-        node, complete = stack.pop()
-        if complete:
-            finished.append(node)
-        elif node not in done:
-            done.add(node)
-            stack.append((node, True))
-            stack.extend((producer, False) for producer, _ in producers(node))
-    return finished[::-1]
+    return fields.get(source)
 
 
 def _read(node: Node, rank: int) -> list[Edge]:
@@ -108,35 +94,35 @@ def _earlier(node: Node, fields: Fields, before: tuple[int, ...]) -> Fields | No
 
 def _windows(node: Node, rank: int, before: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
     """Stride, padding ahead and reach of an operation that reads a window, one triple for each axis."""
-    saved: Any = node
     name = kind(node)
-    if name == "Convolution" and not saved._saved_transposed:
-        kernel = saved._saved_weight.shape
-    elif _POOL.fullmatch(name):
-        kernel = saved._saved_kernel_size
-    elif _PAD.fullmatch(name):
-        pads = saved._saved_pad if name == "ConstantPadNd" else saved._saved_padding
+    if name == "Convolution" and not saved(node, "transposed"):
+        return _windowed(node, saved(node, "weight").shape, rank)
+    if _POOL.fullmatch(name):
+        return _windowed(node, saved(node, "kernel_size"), rank)
+    if _PAD.fullmatch(name):
+        pads = saved(node, "pad" if name == "ConstantPadNd" else "padding")
         ahead = [_signed(pad) for pad in pads[::2]] + [0] * rank
         return [(1, ahead[axis], 0) for axis in reversed(range(rank))]
-    elif name == "Slice" and (axis := _signed(saved._saved_dim) % len(before) - len(before) + rank) >= 0:
-        start = _signed(saved._saved_start)
+    if name == "Slice" and (axis := _signed(saved(node, "dim")) % len(before) - len(before) + rank) >= 0:
+        start = _signed(saved(node, "start"))
         start += before[axis - rank] if start < 0 else 0
-        return [(saved._saved_step, -start, 0) if axis == other else (1, 0, 0) for other in range(rank)]
-    else:
-        return None
-    stride = saved._saved_stride or kernel  # a pooling without a stride strides by its kernel
-    dilation = getattr(saved, "_saved_dilation", (1,) * rank)
-    rows = zip(kernel[-rank:], stride[-rank:], saved._saved_padding[-rank:], dilation[-rank:], strict=True)
+        return [(saved(node, "step"), -start, 0) if axis == other else (1, 0, 0) for other in range(rank)]
+    return None
+
+
+def _windowed(node: Node, kernel: Sequence[int], rank: int) -> list[tuple[int, int, int]]:
+    stride = saved(node, "stride") or kernel  # a pooling without a stride strides by its kernel
+    dilation = (1,) * rank if kind(node).startswith("Avg") else saved(node, "dilation")
+    rows = zip(kernel[-rank:], stride[-rank:], saved(node, "padding")[-rank:], dilation[-rank:], strict=True)
     return [(step, pad, spread * (width - 1)) for width, step, pad, spread in rows]
 
 
 def _turned(node: Node, rank: int, dims: int) -> bool:
     """Whether a transposition moves a spatial axis: a square grid's shape would not tell."""
-    saved: Any = node
     if kind(node) == "Transpose":
-        return any(_signed(dim) % dims >= dims - rank for dim in (saved._saved_dim0, saved._saved_dim1))
+        return any(_signed(saved(node, name)) % dims >= dims - rank for name in ("dim0", "dim1"))
     if kind(node) == "Permute":
-        return [_signed(dim) % dims for dim in saved._saved_dims][-rank:] != list(range(dims - rank, dims))
+        return [_signed(dim) % dims for dim in saved(node, "dims")][-rank:] != list(range(dims - rank, dims))
     return False
 
 
