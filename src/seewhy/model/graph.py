@@ -1,0 +1,81 @@
+"""The autograd graph of a recorded forward pass: its nodes, edges, and the tensors that every path crosses."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+Edge = tuple[Node, int]
+"""A tensor, known by the operation that made it and the number of the output: no activation is held."""
+
+_WEIGHTED = re.compile(r"^(?!Upsample).*(Conv|[Mm]m|Linear|ScaledDotProduct|Attention|Rnn|Lstm|Gru)")
+
+
+def kind(node: Node) -> str:
+    """What a graph node differentiates: `Convolution`, `Relu`, `Cat`, ..."""
+    return node.name().rpartition("::")[2].split("Backward")[0]
+
+
+def weighted(node: Node) -> bool:
+    """Whether the operation mixes values with weights. Told by its name: a frozen parameter has no node of its own."""
+    return _WEIGHTED.match(kind(node)) is not None
+
+
+def shape_of(edge: Edge) -> tuple[int, ...]:
+    """The shape of the tensor at an edge."""
+    node, number = edge
+    return tuple(int(length) for length in node._input_metadata[number].shape)  # pyright: ignore[reportPrivateUsage]
+
+
+def producers(node: Node) -> list[Edge]:
+    """The edges of the tensors that a node's operation read, as far as they are on the graph."""
+    return [(producer, number) for producer, number in node.next_functions if producer is not None]
+
+
+def edge_of(tensor: Tensor) -> Edge | None:
+    """The edge that a tensor is known by; None where it is a leaf or has no graph."""
+    return None if tensor.grad_fn is None else (tensor.grad_fn, tensor.output_nr)
+
+
+def saved(node: Node, name: str) -> Any:
+    """An argument of the operation, as autograd saved it."""
+    return getattr(node, f"_saved_{name}")
+
+
+def between(root: Node, leaf: Node) -> tuple[Node, ...]:
+    """The nodes on a path from the root to the leaf, every one ahead of those that it was computed from."""
+    reaches, finished, stack = {leaf: True}, [leaf], [root]
+    while stack:
+        before = [producer for producer, _ in producers(stack[-1])]
+        waiting = [producer for producer in before if producer not in reaches]
+        if waiting:
+            stack.extend(waiting)
+            continue
+        node = stack.pop()
+        if node not in reaches:
+            reaches[node] = any(reaches[producer] for producer in before)
+            if reaches[node]:
+                finished.append(node)
+    return tuple(reversed(finished))
+
+
+def cuts_between(nodes: Sequence[Node], root: Edge) -> tuple[Edge, ...]:
+    """The tensors that every path from the root to the leaf crosses, from the root on.
+
+    In a topological order, a node is on every path exactly if no edge jumps over it; its tensor is, if it is the only
+    one of the node's that is used.
+    """
+    position = {node: index for index, node in enumerate(nodes)}
+    used: dict[Node, set[int]] = {root[0]: {root[1]}}
+    cuts: list[Edge] = []
+    furthest = 0
+    for index, node in enumerate(nodes[:-1]):
+        if furthest <= index and len(used[node]) == 1:
+            cuts.append((node, next(iter(used[node]))))
+        for producer, number in producers(node):
+            if producer in position:
+                furthest = max(furthest, position[producer])
+                used.setdefault(producer, set()).add(number)
+    return tuple(cuts)

@@ -1,0 +1,194 @@
+"""How the cells of an image's grid lie in a layer's raw tensor: channels first, channels last, or a token sequence."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.types import LayerError
+
+Grid = tuple[int, ...]
+Positions = range | tuple[int, ...]
+_AXES = {1: "l", 2: "h w", 3: "d h w"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a raw tensor keeps channels and cells: the way from it to `(b c *grid)` and back.
+
+    Kinds, by the order of axes: `bc*` (BCHW, BCL, BCDHW), `b*c` (BHWC, BDHWC), `bnc` and `bcn` (tokens, of which those
+    at `positions` are the image's patches, row by row; the others are class, register or detection tokens).
+    """
+
+    kind: Literal["bc*", "b*c", "bnc", "bcn"]
+    grid: Grid
+    positions: Positions = range(0)
+
+    def __str__(self) -> str:
+        axes = _AXES.get(len(self.grid), "*")
+        return {"bc*": f"b c {axes}", "b*c": f"b {axes} c", "bnc": "b n c", "bcn": "b c n"}[self.kind]
+
+    def to_cells(self, raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The raw tensor as `(b c *grid)`, a view where the patches stand in a row; other tokens are dropped.
+
+        Axes ahead of the batch pass through, so that gradients of q questions come as `(q b c *grid)`.
+        """
+        if self.kind == "bc*":
+            return raw
+        channel = -1 - len(self.grid)
+        if self.kind == "b*c":
+            return raw.movedim(-1, channel)
+        tokens = raw if self.kind == "bnc" else raw.transpose(-1, -2)
+        if isinstance(self.positions, range):
+            patches = tokens.narrow(-2, self.positions.start, len(self.positions))
+        else:
+            patches = tokens.index_select(-2, torch.tensor(self.positions, device=raw.device))
+        return patches.unflatten(-2, self.grid).movedim(-1, channel)
+
+    def from_cells(self, cells: Float[Tensor, "..."], raw_like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The raw tensor with these cells; other tokens are those of `raw_like`. `from_cells(to_cells(x), x)` is x."""
+        if self.kind == "bc*":
+            return cells
+        last = cells.movedim(-1 - len(self.grid), -1)
+        if self.kind == "b*c":
+            return last
+        patches = last.flatten(-1 - len(self.grid), -2)
+        tokens = raw_like if self.kind == "bnc" else raw_like.transpose(-1, -2)
+        where = torch.tensor(tuple(self.positions), device=raw_like.device)
+        filled = tokens.index_copy(-2, where, patches.to(tokens.dtype))
+        return filled if self.kind == "bnc" else filled.transpose(-1, -2)
+
+
+@dataclass(frozen=True)
+class Clues:
+    """What is known of a raw tensor beside its shape.
+
+    Args:
+        batch: images in the batch that it was made from.
+        channels: its channel axis, where an operation that made or reads it leaves no doubt.
+        unshaped: made from the image by convolutions and the like alone, never reshaped; its rank then speaks.
+        grids: spatial grids of tensors that it was made from, the nearest first.
+        patches: for an axis of tokens, which of them the image has a part in; all of them where it is missing.
+    """
+
+    batch: int
+    channels: int | None = None
+    unshaped: bool = False
+    grids: tuple[Grid, ...] = ()
+    patches: Mapping[int, Positions] = field(default_factory=dict[int, Positions])
+
+
+def fits(grid: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether one stride s, common to all axes, explains the grid: |grid_i - size_i / s| <= 1."""
+    least, most = _densities(grid, size)
+    return len(grid) == len(size) and least <= most
+
+
+def possible(shape: Sequence[int], size: Sequence[int], clues: Clues) -> list[Layout]:
+    """Every layout that a raw tensor of this shape can have, for images of this spatial size.
+
+    None: it has no spatial grid (or mixes it into the batch, as windows do). Several: only the caller can tell.
+    """
+    if not shape or shape[0] != clues.batch:
+        return []
+    if len(shape) == len(size) + 2 and len(size) > 1:
+        return _gridded(tuple(shape), size, clues)
+    if len(shape) != 3:
+        return []
+    if len(size) > 1:
+        return _tokens(shape, size, clues)
+    first = [Layout("bc*", (shape[2],))] if clues.channels in (1, None) else []
+    last = [Layout("b*c", (shape[1],))] if clues.channels in (2, None) else []
+    extra = len(clues.patches.get(1, range(shape[1]))) < shape[1]
+    return first + (_tokens(shape, size, clues, axes=(1,)) if last and extra else last)
+
+
+def infer(shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
+    """The one layout that a raw tensor of this shape can have.
+
+    Raises:
+        LayerError: there is none, or there are several and the trace does not tell which.
+    """
+    found = possible(shape, size, clues)
+    if len(found) == 1:
+        return found[0]
+    seen, of = tuple(shape), "x".join(map(str, size))
+    if not found:
+        raise LayerError(
+            f"got a layer output of shape {seen}, which has no grid of an image of {of}; name a layer with one cell "
+            'for each place of the image, or state its axes with layout=, as in layout="b h w c"'
+        )
+    choices = " or ".join(f'layout="{layout}" (grid {"x".join(map(str, layout.grid))})' for layout in found)
+    raise LayerError(f"got a layer output of shape {seen}, which can be read in several ways; pass {choices}")
+
+
+def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
+    """The layout that the user states: `b c h w`, `b h w c`, `b n c`, `b c n`, or `b 1+n+100 c` with other tokens.
+
+    Raises:
+        LayerError: the pattern is none of these, or does not fit the shape.
+    """
+    axes = re.sub(r"\s*\+\s*", "+", pattern.lower()).split()
+    axes = axes if len(axes) > 1 else list(pattern.lower())
+    if len(axes) != len(shape) or axes[0] != "b" or axes.count("c") != 1:
+        raise LayerError(
+            f'got layout="{pattern}" for an output of shape {tuple(shape)}; write one letter for each axis, b first: '
+            '"b c h w", "b h w c", "b n c", "b c n", or "b 1+n c" where 1 token ahead of the patches is none of them'
+        )
+    channel = axes.index("c")
+    count = axes[3 - channel] if len(axes) == 3 else ""
+    if "n" in count:
+        before, _, after = count.partition("n")
+        patches = range(int(before.strip("+") or 0), shape[3 - channel] - int(after.strip("+") or 0))
+        known = patches if "+" in count else clues.patches.get(3 - channel, patches)
+        told = Clues(clues.batch, channel, grids=clues.grids, patches={3 - channel: known})
+        return infer(shape, size, told) if len(size) > 1 else Layout("bnc", (len(known),), known)
+    return Layout("bc*", tuple(shape[2:])) if channel == 1 else Layout("b*c", tuple(shape[1:-1]))
+
+
+def _densities(grid: Sequence[int], size: Sequence[int]) -> tuple[float, float]:
+    """The least and greatest number of cells per pixel that all axes allow, each to within one cell."""
+    pairs = list(zip(grid, size, strict=False))
+    return max((cells - 1) / pixels for cells, pixels in pairs), min((cells + 1) / pixels for cells, pixels in pairs)
+
+
+def _exact(grid: Sequence[int], size: Sequence[int]) -> bool:
+    return all(cells * size[0] == grid[0] * pixels for cells, pixels in zip(grid, size, strict=True))
+
+
+def _gridded(shape: tuple[int, ...], size: Sequence[int], clues: Clues) -> list[Layout]:
+    first, last = Layout("bc*", shape[2:]), Layout("b*c", shape[1:-1])
+    if clues.channels == 1:
+        return [first] if clues.unshaped or fits(first.grid, size) else []
+    if clues.channels is not None:
+        return [last] if clues.channels == len(shape) - 1 and fits(last.grid, size) else []
+    fitting = [layout for layout in (first, last) if fits(layout.grid, size)]
+    exact = [layout for layout in fitting if _exact(layout.grid, size)]
+    return exact if len(exact) == 1 else fitting
+
+
+def _tokens(shape: Sequence[int], size: Sequence[int], clues: Clues, axes: Sequence[int] = (1, 2)) -> list[Layout]:
+    found: list[Layout] = []
+    for axis in axes:
+        patches = clues.patches.get(axis, range(shape[axis]))
+        grid = _grid_of(len(patches), size, clues.grids)
+        if grid is not None and clues.channels != axis:
+            found.append(Layout("bnc" if axis == 1 else "bcn", grid, patches))
+    return found
+
+
+def _grid_of(count: int, size: Sequence[int], seen: Sequence[Grid]) -> Grid | None:
+    """The nearest grid already seen with so many cells; where none was ever seen, the one of the image's aspect."""
+    if seen:
+        return next((grid for grid in seen if prod(grid) == count), None)
+    if len(size) == 1:
+        return (count,)
+    divisors = [length for length in range(1, count + 1) if count % length == 0]
+    grids = [grid for grid in product(divisors, repeat=len(size)) if prod(grid) == count and fits(grid, size)]
+    return max(grids, key=lambda grid: _densities(grid, size)[1] - _densities(grid, size)[0], default=None)
