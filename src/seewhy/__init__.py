@@ -1,0 +1,40 @@
+"""Why did you say that? Heat maps that explain vision models, exact to their papers.
+
+    import seewhy
+    e = seewhy.explain(model, images)
+    e.map, e.notes, e[0].overlay()
+"""
+
+from seewhy.data.image import Photo as Photo
+from seewhy.data.image import read as read
+from seewhy.data.preprocess import Preprocess as Preprocess
+from seewhy.evidence import needs as needs
+from seewhy.explain import compare as compare
+from seewhy.explain import explain as explain
+from seewhy.explain import layers as layers
+from seewhy.explanation import Comparison as Comparison
+from seewhy.explanation import Explanation as Explanation
+from seewhy.methods import cam as cam
+from seewhy.methods import eigen_cam as eigen_cam
+from seewhy.methods import eigen_grad_cam as eigen_grad_cam
+from seewhy.methods import grad_cam as grad_cam
+from seewhy.methods import grad_cam_elementwise as grad_cam_elementwise
+from seewhy.methods import grad_cam_pp as grad_cam_pp
+from seewhy.methods import hires_cam as hires_cam
+from seewhy.methods import layer_cam as layer_cam
+from seewhy.methods import xgrad_cam as xgrad_cam
+from seewhy.registry import METHODS as METHODS
+from seewhy.targets import Logit as Logit
+from seewhy.targets import LogProbability as LogProbability
+from seewhy.targets import Probability as Probability
+from seewhy.targets import Rank as Rank
+from seewhy.types import ImageError as ImageError
+from seewhy.types import LayerError as LayerError
+from seewhy.types import MapWarning as MapWarning
+from seewhy.types import MethodError as MethodError
+from seewhy.types import ModelError as ModelError
+from seewhy.types import SeewhyError as SeewhyError
+from seewhy.types import ShapeError as ShapeError
+from seewhy.types import TargetError as TargetError
+from seewhy.zoo import Loaded as Loaded
+from seewhy.zoo import load as load

@@ -16,8 +16,8 @@ from seewhy.ensemble import fuse
 from seewhy.evidence import PER_QUESTION, Backward, Evidence, Head, call, needs, options
 from seewhy.explanation import Explanation
 from seewhy.model.capture import Capture, capture
-from seewhy.model.locate import Align, Found, LayerName, Place, Run, locate
-from seewhy.model.outputs import score_path, spell
+from seewhy.model.locate import Found, LayerName, Place, Run, locate
+from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.registry import Method, find
 from seewhy.subject import Subject
@@ -32,7 +32,7 @@ _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more qu
 class Manner:
     """How the answers are wanted: see the arguments of `explain`."""
 
-    align: Align = "measured"
+    align: str = "measured"
     layout: str | None = None
     output: Path | None = None
     differentiable: bool = False
@@ -166,16 +166,7 @@ def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Qu
         path, note = output, f"scores read from output{spell(output)}"
     else:
         path, note = score_path(shown.output, len(subject.inputs))
-    try:
-        scores = follow(shown.output, path)
-    except (KeyError, IndexError, TypeError) as error:
-        raise TargetError(
-            f"the model's output has nothing at {spell(path)}; output= takes its keys and indices"
-        ) from error
-    if not bool(scores.isfinite().all()):
-        raise ShapeError(
-            "the model's scores hold NaN or infinite values, which no map can explain; check its input and its weights"
-        )
+    scores = read_scores(shown.output, path)
     return Question(path, tuple(scores.shape), subject.labels, len(subject.inputs)), [note] if note else []
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,19 +114,19 @@ def layers(
     """List the layers that a map can be made of, and which one is chosen by itself."""
     candidates = seewhy.layers(seewhy.load(model, weights=weights), photo)
     if as_json:
-        typer.echo(json.dumps([candidate.to_dict() for candidate in candidates], indent=2))
+        typer.echo(json.dumps([{**asdict(each), "layout": str(each.layout)} for each in candidates], indent=2))
         return
     rows = [
         (
             "chosen" if each.chosen else "",
             each.name,
             "x".join(map(str, each.grid)),
-            str(each.channels),
-            f"{each.share:.3f}",
+            str(each.layout),
+            f"{each.gradient_share:.3f}",
         )
         for each in candidates
     ]
-    _table(("", "layer", "grid", "channels", "gradient"), rows)
+    _table(("", "layer", "grid", "axes", "gradient share"), rows)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from seewhy.answer import Manner, answer, asked
 from seewhy.data.preprocess import Preprocess
 from seewhy.explanation import Comparison, Explanation
 from seewhy.model.layers import Candidate
-from seewhy.model.locate import Align, LayerName, Run, listed
+from seewhy.model.locate import LayerName, Run, listed
 from seewhy.subject import subject
 from seewhy.types import MethodError, Path
 from seewhy.zoo import Loaded
@@ -26,7 +26,7 @@ def explain(
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     rectify: bool | None = None,
-    align: Align = "measured",
+    align: str = "measured",
     layout: str | None = None,
     output: str | int | Path | None = None,
     labels: Sequence[str] | None = None,
@@ -78,7 +78,7 @@ def compare(
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
-    align: Align = "measured",
+    align: str = "measured",
     layout: str | None = None,
     output: str | int | Path | None = None,
     labels: Sequence[str] | None = None,

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -12,15 +13,14 @@ from seewhy.model.alignment import Placement
 from seewhy.model.capture import Spot
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, choose, resolve
 from seewhy.model.observe import check_observable
-from seewhy.model.outputs import score_path
+from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import MethodError, Path, follow
+from seewhy.types import MethodError, Path
 
-Align = Literal["measured", "analytic", "tile"]
 LayerName = str | nn.Module
 
-_KINDS: tuple[Align, ...] = ("measured", "analytic", "tile")
+_KINDS = ("measured", "analytic", "tile")
 _MEMORY: Memory[dict[Any, "Place | str | int | None"]] = Memory()
 
 
@@ -75,11 +75,12 @@ class Run:
 
     def _scores(self, output: Any) -> Tensor:
         images = len(self.inputs) if self.args or self.kwargs else 1
-        return follow(output, score_path(output, images)[0] if self.output is None else self.output)
+        return read_scores(output, score_path(output, images)[0] if self.output is None else self.output)
 
 
+@torch.inference_mode(False)
 def locate(
-    run: Run, groups: Sequence[Sequence[LayerName | None]], align: Align = "measured", layout: str | None = None
+    run: Run, groups: Sequence[Sequence[LayerName | None]], align: str = "measured", layout: str | None = None
 ) -> Found:
     """Find the layers of each group, from memory where they were found before.
 
@@ -111,6 +112,7 @@ def locate(
     )
 
 
+@torch.inference_mode(False)
 def listed(run: Run) -> list[Candidate]:
     """Every layer that a map can be made of, in the order in which they run."""
     check_observable(run.model)
@@ -121,14 +123,14 @@ def _remembered_as(layer: LayerName | None) -> str | int | None:
     return id(layer) if isinstance(layer, nn.Module) else layer
 
 
-def _place(trace: Trace, layer: LayerName | None, align: Align, layout: str | None) -> Place:
+def _place(trace: Trace, layer: LayerName | None, align: str, layout: str | None) -> Place:
     choice = choose(trace) if layer is None else resolve(trace, layer, layout)
     placement, notes = _placement(trace, choice, align)
     reason = (f"layer {choice.name}: {choice.reason}",) if layer is None else ()
     return Place(choice.name, choice.spot, choice.layout, placement, (*reason, *choice.notes, *notes))
 
 
-def _placement(trace: Trace, choice: Choice, align: Align) -> tuple[Placement, tuple[str, ...]]:
+def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tuple[str, ...]]:
     tiles = alignment.tile(choice.grid, trace.size)
     if align == "tile":
         return tiles, ()

@@ -114,7 +114,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
     kept = [
-        (vars(module)["_buffers"], name, buffer, buffer.detach().clone(), buffer._version)
+        (vars(module)["_buffers"], name, buffer, buffer.detach().clone())
         for module in model.modules()
         for name, buffer in vars(module)["_buffers"].items()
         if buffer is not None and not buffer.is_inference()
@@ -122,10 +122,10 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for buffers, name, buffer, copy, version in kept:
-            if buffer._version != version:
-                with torch.no_grad():
-                    buffer.copy_(copy)
+        for buffers, name, buffer, copy in kept:
+            # batch norm writes its statistics without a change of version, so all are written back; through .data,
+            # since a new version would break a backward pass that the user may have waiting
+            buffer.data.copy_(copy)
             if buffers.get(name) is not buffer:
                 buffers[name] = buffer
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seewhy.types import ModelError, Path
+from seewhy.types import ModelError, Path, ShapeError, follow
 
 _SCORE_KEYS = ("logits", "out", "logits_per_image")  # transformers, torchvision segmentation, CLIP
 
@@ -48,6 +48,28 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
         raise ModelError(f"the model's output holds several tensors ({choices}); say which are the scores: output=...")
     note = f"scores read from output{spell(chosen[0])}, one of {len(found)} tensors" if len(found) > 1 else None
     return chosen[0], note
+
+
+def read_scores(output: Any, path: Path) -> Tensor:
+    """The score tensor at `path` of a model's output, checked to be one and to hold numbers.
+
+    Raises:
+        ModelError: there is nothing at this path, or no tensor of floating numbers.
+        ShapeError: NaN or infinite scores.
+    """
+    try:
+        scores = follow(output, path)
+    except (KeyError, IndexError, TypeError) as error:
+        raise ModelError(
+            f"the model's output has nothing at {spell(path)}; output= takes the keys and indices that lead to its scores"
+        ) from error
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        raise ModelError(f"the model's output at {spell(path) or 'its top'} is no tensor of scores; name one by output=")
+    if not bool(scores.isfinite().all()):
+        raise ShapeError(
+            "the model's scores hold NaN or infinite values, which no map can explain; check its input and its weights"
+        )
+    return scores
 
 
 def spell(path: Path) -> str:
