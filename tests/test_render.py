@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from seewhy.render import text as text_file
 from seewhy.render.color import COLORMAPS, colorize
@@ -108,6 +108,22 @@ def test_edges_are_dark_at_a_step_and_white_on_flat_ground():
     assert (np.asarray(edges(Image.new("RGB", (9, 9), (77, 77, 77)))) == 255).all()
 
 
+def test_edges_are_the_sobel_magnitude():
+    smooth = np.asarray(PHOTO.convert("L").filter(ImageFilter.GaussianBlur(0.7))).astype(float)
+    padded, across = np.pad(smooth, 1, mode="edge"), np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    strength = np.array(
+        [
+            [
+                np.hypot(*((padded[y : y + 3, x : x + 3] * kernel).sum() for kernel in (across, across.T)))
+                for x in range(30)
+            ]
+            for y in range(20)
+        ]
+    )
+    expected = 255 * (1 - (strength / np.percentile(strength, 98)).clip(0, 1))
+    np.testing.assert_allclose(np.asarray(edges(PHOTO))[..., 0], expected, atol=0.51)
+
+
 def test_boxes_are_drawn_just_inside_their_edges_on_a_copy():
     black = Image.new("RGB", (30, 20), (9, 9, 9))
     found = np.asarray(draw_boxes(black, [(5, 4, 25, 16)]))
@@ -158,6 +174,12 @@ def test_no_ink_touches_the_border_of_a_paragraph(words):
         assert picture.min() < 128
         rim = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
         assert (rim == 255).all()
+
+
+@pytest.mark.parametrize("size", [11, 15, 19, 60])
+def test_lines_do_not_run_into_each_other(size):
+    two = np.asarray(paragraph("gjpy|\n|ÅÇgj", size, width=900, ink=BLACK)).min((1, 2)) < 255
+    assert np.diff(two.astype(int), prepend=0).tolist().count(1) == 2
 
 
 def test_letters_without_a_font_lose_their_accents(monkeypatch):
