@@ -1,5 +1,7 @@
 """Peaks, masks, segments and boxes against a flood fill written from the definition, and SciPy's labels."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -156,3 +158,5 @@ def test_errors_say_the_rule_and_the_way_out():
             function(torch.zeros(0, 3))
     with pytest.raises(MethodError, match=r"got threshold=15; it is a share of the map's maximum, 0\.\.1; 0\.15 is"):
         mask(torch.ones(2, 2), 15)
+    with pytest.raises(MethodError, match="got connectivity=6; pixels touch 4 or 8 neighbors; pass 4 or 8"):
+        inspect.unwrap(components)(torch.ones(2, 2).bool(), 6)  # unwrapped: past the tests' own type checker

@@ -1,5 +1,7 @@
 """Pictures: their colors, that cold pixels stay, and that nothing is lost at a border."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image, ImageFilter
 from seewhy.render import text as text_file
 from seewhy.render.color import COLORMAPS, colorize
 from seewhy.render.figure import Panel, colorbar, figure
-from seewhy.render.overlay import draw_boxes, edges, overlay
+from seewhy.render.overlay import _background, draw_boxes, edges, overlay
 from seewhy.render.text import lines_of, paragraph
 from seewhy.types import MethodError, ShapeError
 
@@ -291,3 +293,5 @@ def test_other_errors_say_the_rule_and_the_way_out():
         figure([])
     with pytest.raises(ShapeError, match="got 1 panels in 0 columns"):
         figure([Panel(PHOTO)], columns=0)
+    with pytest.raises(MethodError, match="no background 'white'; there are photo, edges and grey; name one of these"):
+        inspect.unwrap(_background)(PHOTO, "white")  # unwrapped: past the tests' own type checker
