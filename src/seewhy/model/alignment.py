@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from seewhy.model.graph import shape_of
 from seewhy.model.receptive import receptive_fields
 from seewhy.tensor import interpolation
 
@@ -69,14 +70,16 @@ def analytic(edge: GradientEdge, leaf: Float[Tensor, "b c *s"], grid: Sequence[i
     """Each cell at the center of its receptive field, by arithmetic over convolutions, poolings, padding and slices.
 
     Exact for what a cell can see, which is not where a trained network looks: it learns to make up for lopsided
-    padding. None where an operation mixes places in another way (attention, adaptive pooling, reshaping).
+    padding. None where an operation mixes places in another way (attention, adaptive pooling,
+    reshaping) or the tensor is laid out in another way.
 
     Args:
         edge: the layer's `(b c *grid)` tensor on the graph of a recorded forward pass.
         leaf: that pass's input, which requires grad.
         grid: cells along each axis.
     """
-    fields = receptive_fields(edge, leaf, len(grid)) if len(grid) == leaf.ndim - 2 else None
+    laid_out = shape_of((edge.node, edge.output_nr))[2:] == tuple(grid) and len(grid) == leaf.ndim - 2
+    fields = receptive_fields(edge, leaf, len(grid)) if laid_out else None
     if fields is None:
         return None
     return Placement(
