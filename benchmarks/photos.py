@@ -1,0 +1,148 @@
+"""Photos with boxes and trained networks that recognize what is in them: what quality is measured on.
+
+A pair is a photo and a class whose boxes cover less than half of the picture and to which the network gives a
+probability of at least 0.05. VOC is for choosing, COCO for confirming. Pictures are stretched to the input's square.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+import seewhy.zoo
+import vision  # noqa: F401  torchvision becomes importable
+from seewhy.data.image import read
+from seewhy.zoo.loaded import Loaded
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import shared_models
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+SIDE = 224
+LEAST_PROBABILITY, LARGEST_AREA = 0.05, 0.5
+# COCO's names of VOC's classes, and classes of its own that ImageNet knows
+SAME = {
+    "airplane": "aeroplane",
+    "motorcycle": "motorbike",
+    "couch": "sofa",
+    "tv": "tvmonitor",
+    "dining table": "diningtable",
+    "potted plant": "pottedplant",
+}
+OWN = {
+    "zebra": [340], "elephant": [101, 385, 386], "bear": [294, 295, 296, 297], "broccoli": [937], "pizza": [963],
+    "orange": [950], "banana": [954], "sandwich": [933, 934], "bowl": [659, 809], "cup": [968, 504, 647],
+    "wine glass": [966, 572], "spoon": [910], "vase": [883], "oven": [827], "microwave": [651], "refrigerator": [760],
+    "teddy bear": [850], "umbrella": [879], "tie": [906], "clock": [409, 530, 892], "bench": [703],
+    "laptop": [620, 681], "keyboard": [508], "stop sign": [919],
+    "truck": [555, 569, 717, 864, 867], "train": [466, 547, 565, 705, 820, 829],
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A photo, a class in it, and its boxes (xyxy, pixel edges of the stretched picture)."""
+
+    file: str
+    name: str
+    classes: tuple[int, ...]
+    boxes: Float[Tensor, "n 4"]
+
+    @property
+    def source(self) -> str:
+        return self.file.partition("/")[0]
+
+    @property
+    def mask(self) -> Bool[Tensor, "h w"]:
+        mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+        for x0, y0, x1, y1 in self.boxes.round().int().tolist():
+            mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
+        return mask
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A pair with the network's input for it and the class of the group that it finds likeliest."""
+
+    pair: Pair
+    image: Float[Tensor, "1 3 h w"]
+    target: int
+
+
+def pairs(sources: Sequence[str] = ("voc/boxes.json", "coco/annotations.json")) -> list[Pair]:
+    """Every photo with every class of its own that ImageNet knows, too large ones left out."""
+    known = json.loads((DATA / "voc_to_imagenet.json").read_text()) | OWN
+    found = []
+    for source in sources:
+        for entry in json.loads((DATA / source).read_text()):
+            for name in sorted({thing["cls"] for thing in entry["objects"]} & {*known, *SAME}):
+                file = entry["file"] if "/" in entry["file"] else f"coco/{entry['file']}"
+                pair = Pair(
+                    file, name, tuple(known[SAME.get(name, name)]), _boxes(entry, name, source.startswith("voc"))
+                )
+                if 0 < float(pair.mask.double().mean()) < LARGEST_AREA:
+                    found.append(pair)
+    return found
+
+
+def network(name: str) -> Loaded:
+    """A trained ImageNet classifier, on whole pictures stretched to 224 x 224."""
+    makers = {
+        "MobileNetV2": shared_models.mobilenet_v2,
+        "EfficientNet-Lite0": lambda: seewhy.zoo.load("efficientnet_lite0"),
+        "SqueezeNet 1.0": shared_models.squeezenet,
+        "Tiny Darknet": shared_models.tiny_darknet,
+    }
+    loaded = makers[name]()
+    loaded.module.requires_grad_(False)
+    return replace(loaded, preprocess=replace(loaded.preprocess, size=(SIDE, SIDE), fit="squash", resize=None))
+
+
+def image_of(loaded: Loaded, file: str) -> Float[Tensor, "1 3 h w"]:
+    return loaded.preprocess(read(DATA / file))[0][None]
+
+
+def asked(loaded: Loaded) -> Iterator[Asked]:
+    """The pairs whose class this network gives a chance."""
+    for pair in pairs():
+        image = image_of(loaded, pair.file)
+        with torch.no_grad():
+            chances = loaded.module(image).softmax(-1)[0, list(pair.classes)]
+        if float(chances.sum()) >= LEAST_PROBABILITY:
+            yield Asked(pair, image, pair.classes[int(chances.argmax())])
+
+
+def interval(values: Sequence[float], groups: Sequence[str], draws: int = 2000) -> tuple[float, float, float]:
+    """Mean of what is not NaN, and its 95 % bootstrap interval over groups (photos)."""
+    number = np.unique(np.asarray(groups), return_inverse=True)[1]
+    defined = ~np.isnan(values)
+    sums = np.bincount(number, np.where(defined, values, 0))
+    counts = np.bincount(number, defined.astype(float))
+    drawn = np.random.default_rng(0).integers(0, len(sums), (draws, len(sums)))
+    low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), [2.5, 97.5])
+    return float(sums.sum() / counts.sum()), float(low), float(high)
+
+
+def last_output(module: nn.Module, image: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    """What a layer put out at its last call, on the graph of a pass with this image; and the model's output."""
+    kept: list[Tensor] = []
+    hook = module.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    try:
+        output = module(image)
+    finally:
+        hook.remove()
+    return kept[-1], output
+
+
+def _boxes(entry: dict, name: str, one_based: bool) -> Float[Tensor, "n 4"]:
+    boxes = torch.tensor([thing["box"] for thing in entry["objects"] if thing["cls"] == name], dtype=torch.float32)
+    if one_based:  # VOC counts pixels from 1 and its boxes include their last pixel
+        boxes[:, :2] -= 1
+    return boxes * torch.tensor([SIDE / entry["width"], SIDE / entry["height"]] * 2)
