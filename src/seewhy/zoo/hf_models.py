@@ -1,6 +1,7 @@
 """Image classifiers of transformers, from the hub or a local folder: "hf:google/vit-base-patch16-224", "hf:./mine"."""
 
 import re
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -89,9 +90,9 @@ def _processor(library: ModuleType, request: Request) -> Any | None:
 
 def _fitting(processor: Any) -> dict[str, Any] | None:
     """`size`, `fit` and `resize` of a processor; None if it keeps the photo's shape or pads."""
-    size: dict[str, int] = dict(processor.size)
+    size: dict[str, int] = dict(getattr(processor, "size", None) or {})
     percent = getattr(processor, "crop_pct", None)
-    crop = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
+    crop: dict[str, int] = dict(processor.crop_size or {}) if getattr(processor, "do_center_crop", False) else {}
     if set(size) == {"height", "width"} and not crop:
         return {"size": (size["height"], size["width"]), "fit": "squash"}
     if set(size) != {"shortest_edge"}:
@@ -101,11 +102,13 @@ def _fitting(processor: Any) -> dict[str, Any] | None:
         return {"size": (short, short), "fit": "squash"}
     if percent is not None:
         return {"size": (short, short), "fit": "crop", "resize": int(short / percent)}
-    return {"size": (crop["height"], crop["width"]), "fit": "crop", "resize": short} if crop else None
+    if not crop or max(crop.values()) > short:  # a crop that pads rounds in a way of its own
+        return None
+    return {"size": (crop["height"], crop["width"]), "fit": "crop", "resize": short}
 
 
-def _triple(values: float | list[float]) -> tuple[float, ...]:
-    return tuple(values) if isinstance(values, list | tuple) else (float(values),) * 3
+def _triple(values: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, Sequence) else (values,) * 3
 
 
 def _differs(processor: Any, preprocess: Preprocess) -> bool:

@@ -12,6 +12,7 @@ from seewhy.zoo.names import closest
 from seewhy.zoo.optional import optional, unreachable
 from seewhy.zoo.weights import load_file
 
+FITS: dict[str, Any] = {"center": "crop", "squash": "squash", "border": "letterbox"}
 HUBS = ("hf-hub:", "hf_hub:", "local-dir:")  # timm's own schemes for models outside its registry
 
 
@@ -30,18 +31,21 @@ def load_timm(request: Request) -> Loaded:
 def preprocess_of(config: Mapping[str, Any]) -> tuple[Preprocess | None, tuple[str, ...]]:
     """timm's data config as a `Preprocess` that equals `create_transform(**config)`, or None and the reason why not."""
     channels, *size = config["input_size"]
-    mode, percent = config["crop_mode"], config["crop_pct"]
-    if channels not in (1, 3) or mode == "border" or (mode == "squash" and percent != 1):
-        reason = f"a crop_mode {mode!r} with crop_pct {percent} of {channels} channels"
-        return None, (f"no preprocessing: timm asks for {reason}, which has no Preprocess; give one, or tensors",)
+    mode, percent, mean = config["crop_mode"], config["crop_pct"], tuple(config["mean"])
+    if channels not in (1, 3) or (mode != "center" and percent != 1):
+        asked = f"crop_mode {mode!r} with crop_pct {percent} of {channels} channels"
+        return None, (f"no preprocessing: timm's {asked} has no equal Preprocess; give one, or tensors",)
     return Preprocess(
         size=(size[0], size[1]),
-        fit="squash" if mode == "squash" else "crop",
-        resize=None if mode == "squash" else (floor(size[0] / percent), floor(size[1] / percent)),
+        fit=FITS[mode],
+        resize=(floor(size[0] / percent), floor(size[1] / percent)) if mode == "center" else None,
         interpolation="bicubic" if config["interpolation"] == "random" else config["interpolation"],
-        mean=tuple(config["mean"]),
+        mean=mean,
         std=tuple(config["std"]),
         channels="grey" if channels == 1 else "rgb",
+        fill=(round(255 * mean[0]), round(255 * mean[len(mean) // 2]), round(255 * mean[-1]))
+        if mode == "border"
+        else (0, 0, 0),
     ), ()
 
 
