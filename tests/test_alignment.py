@@ -110,16 +110,16 @@ class Lopsided(nn.Module):
 
     def forward(self, x):
         x = x[..., 1::2, :]
-        x = self.stem(F.pad(x, (0, 1, 0, 1))) + self.skip(x)
+        x = self.stem(F.pad(x, (1, 0, 0, 1))) + self.skip(x)
         x = x * self.gate(x.mean((2, 3), keepdim=True)).sigmoid()
         return torch.cat([self.left(x), self.right(x)], 1).relu()
 
 
 def test_arithmetic_follows_padding_slices_joins_and_ignores_gates():
     leaf, output, edge = recorded(positive(Lopsided()), (64, 40))
-    # rows: slice j -> 2 j + 1, convolution cell i reads slices 2 i .. 2 i + 2, then +-2 cells; columns without slice
+    # rows: slice j is row 2 j + 1, cell i of the stem reads slices 2 i .. 2 i + 2; columns: 2 i - 1 .. 2 i + 1
     found = analytic(edge, leaf, output.shape[2:])
-    assert found == Placement((3.0, 1.0), (4.0, 2.0), "analytic")
+    assert found == Placement((3.0, 0.0), (4.0, 2.0), "analytic")
 
 
 def test_arithmetic_takes_frozen_and_learning_weights_alike():
@@ -145,6 +145,27 @@ def test_arithmetic_in_three_dimensions():
     assert analytic(edge, leaf, output.shape[2:]) == Placement((0.0, 1.0, 1.0), (1.0, 4.0, 4.0), "analytic")
 
 
+PATHS = {
+    "pooling that strides by its kernel": (lambda x: F.avg_pool2d(x, 4), (1.5, 1.5), (4.0, 4.0)),
+    "the last rows": (lambda x: x[:, :, -12::3], (4.0, 0.0), (3.0, 1.0)),
+    "cropped by negative padding": (lambda x: F.pad(x, (-3, -1, 0, 2)), (0.0, 3.0), (1.0, 1.0)),
+    "reflected": (lambda x: F.pad(x, (1, 2, 3, 4), mode="reflect"), (-3.0, -1.0), (1.0, 1.0)),
+    "channels shuffled": (
+        lambda x: x.unflatten(1, (4, 4)).transpose(-4, -3).flatten(1, 2).permute(0, 1, -2, -1),
+        (0.0, 0.0),
+        (1.0, 1.0),
+    ),
+    "weights from the picture": (lambda x: F.conv2d(x, x[..., 2:5, 2:5], stride=2), (1.0, 1.0), (2.0, 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_arithmetic_knows(name):
+    path, offset, stride = PATHS[name]
+    leaf, output, edge = recorded(path, (16, 16), channels=16)
+    assert analytic(edge, leaf, output.shape[2:]) == Placement(offset, stride, "analytic")
+
+
 def attend(x):
     tokens = x.flatten(2).transpose(1, 2)
     return F.scaled_dot_product_attention(tokens, tokens, tokens).transpose(1, 2).unflatten(2, x.shape[2:])
@@ -152,8 +173,10 @@ def attend(x):
 
 UNKNOWN = {
     "attention": attend,
-    "transposed": lambda x: x.transpose(2, 3),
+    "transposed": lambda x: x.transpose(-2, -1),
+    "permuted": lambda x: x.permute(0, 1, -1, -2),
     "channels last": lambda x: x.permute(0, 3, 1, 2),
+    "transposed convolution": lambda x: F.conv_transpose2d(x, torch.ones(16, 2, 2, 2, dtype=DOUBLE), stride=2),
     "adaptive pooling": lambda x: F.adaptive_avg_pool2d(x, 3),
     "rolled": lambda x: x.roll(3, 2),
     "flipped": lambda x: x.flip(3),
@@ -167,6 +190,12 @@ def test_arithmetic_gives_up_where_places_are_mixed(name):
     leaf, output, edge = recorded(UNKNOWN[name], (16, 16), channels=16)
     assert analytic(edge, leaf, output.shape[2:]) is None
     assert place(edge, output.shape, leaf, output.shape[2:]) == tile(output.shape[2:], (16, 16))
+
+
+def test_arithmetic_gives_up_where_the_tensor_is_laid_out_in_another_way():
+    leaf, _, edge = recorded(lambda x: F.avg_pool2d(x, 2), (16, 16), channels=8)
+    assert analytic(edge, leaf, (8, 8)) == Placement((0.5, 0.5), (2.0, 2.0), "analytic")
+    assert analytic(edge, leaf, (4, 8)) is None
 
 
 def test_arithmetic_gives_up_where_the_grid_is_not_of_the_inputs_rank():
@@ -275,22 +304,19 @@ def test_a_lopsided_net_is_measured_once():
 
 
 def test_a_net_that_has_learnt_to_make_up_for_its_padding_keeps_tiles():
-    # 7 wide windows at stride 4 from pixel 0 on: arithmetic says 3, tiles 1.5; this one copies pixels 1 and 2
-    layer = delta(1, 1, 4)
-    with torch.no_grad():
-        layer.weight[:, :, 2, 2] = 1
+    # windows of 7 pixels, 4 apart, from pixel 0 on: their centers are 1.5 off the tiles', the pixels copied only 0.5
+    layer = delta(2, 2, 4)
     leaf, output, edge = recorded(lambda x: layer(F.pad(x, (0, 3, 0, 3))), (48, 48), channels=3)
     assert analytic(edge, leaf, (12, 12)).shift((48, 48), (12, 12)) == (1.5, 1.5)
+    assert measured(edge, output.shape, leaf).shift((48, 48), (12, 12)) == pytest.approx((0.5, 0.5), abs=1e-9)
     assert place(edge, output.shape, leaf, (12, 12)) == tile((12, 12), (48, 48))
 
 
 def test_axes_that_arithmetic_tells_apart_are_treated_apart():
-    leaf, output, edge = recorded(positive(nn.Conv2d(1, 1, (4, 7), (4, 4), (0, 0), bias=False)), (48, 51))
-    found = place(edge, output.shape, leaf, output.shape[2:])
-    assert found.shift((48, 51), (12, 12)) == pytest.approx((0, 0), abs=1e-9)
-    leaf, output, edge = recorded(lambda x: F.avg_pool2d(F.pad(x, (3, 0)), 4), (48, 48))
-    found = place(edge, output.shape, leaf, output.shape[2:])
-    assert found.shift((48, 48), (12, 12)) == pytest.approx((0, -3), abs=1e-9)
+    net = delta(2, 6, 4)
+    leaf, output, edge = recorded(lambda x: net(F.pad(x, (0, 3))), (47, 44), channels=3)
+    assert measured(edge, output.shape, leaf).shift((47, 44), (11, 11)) == pytest.approx((-1, 4.5), abs=1e-9)
+    assert place(edge, output.shape, leaf, (11, 11)).shift((47, 44), (11, 11)) == pytest.approx((0, 4.5), abs=1e-9)
 
 
 def test_axes_that_arithmetic_cannot_tell_apart_share_their_shift():

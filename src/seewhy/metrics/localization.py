@@ -87,8 +87,8 @@ def pixel_auroc(map: Float[Tensor, "b h w"], mask: Bool[Tensor, "b h w"]) -> Flo
     inside, pixels = mask.sum((1, 2)).double(), mask[0].numel()
     ranks = torch.stack([_mean_ranks(values) for values in map.flatten(1)]) if len(map) else map.flatten(1).double()
     wins = (ranks * mask.flatten(1)).sum(1) - inside * (inside + 1) / 2
-    defined = _finite(map) & ~_constant(map) & (inside > 0) & (inside < pixels)
-    return _or_nan(wins / (inside * (pixels - inside)), defined)
+    share = wins / (inside * (pixels - inside))  # 0 / 0, and so NaN, where the mask is empty or full
+    return _or_nan(share, _finite(map) & ~_constant(map))
 
 
 def box_iou(
