@@ -4,10 +4,13 @@ Prints the tables of docs/alignment.md. One thread, about ten minutes; needs ../
 
     python benchmarks/alignment.py probes     # the measured shift on photos and on kinds of noise, and its spread
     python benchmarks/alignment.py sweep      # the shift (and the distance of cells) that localizes best
-    python benchmarks/alignment.py photos     # Grad-CAM laid as tiles, by arithmetic, as measured, by the rule
+    python benchmarks/alignment.py photos     # maps laid as tiles, by arithmetic, as measured, by the rule
+    python benchmarks/alignment.py cost       # what arithmetic and measurement take, in forward passes
 """
 
+import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -180,5 +183,28 @@ def compared(values: Float[Tensor, " b"], usual: Float[Tensor, " b"], files: lis
     return f"{text} ({difference:+.3f} [{low:+.3f}, {high:+.3f}])"
 
 
+def cost() -> None:
+    print("| network, layer | arithmetic | measurement (forward passes, median of 9) |\n|" + "---|" * 3)
+    for name, layer, _ in LAYERS:
+        image = image_of(network_once(name), "voc/004218.jpg")
+        leaf, raw = recorded(name, layer, probe(image))
+        edge, rows = get_gradient_edge(raw), []
+        for _draw in range(10):  # the first one warms up
+            plain = seconds(lambda image=image, name=name: network_once(name).module(image))
+            reckoned = seconds(lambda edge=edge, leaf=leaf, raw=raw: analytic(edge, leaf, raw.shape[2:]))
+            found = seconds(lambda edge=edge, leaf=leaf, raw=raw: measured(edge, raw.shape, leaf))
+            rows.append((reckoned / plain, found / plain))
+        reckoned, found = (statistics.median(ratios) for ratios in zip(*rows[1:], strict=True))
+        print(f"| {name} {layer} | {reckoned:.2f} | {found:.2f} |")
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """CPU time, of a pass without a graph where the action does not make its own."""
+    start = time.process_time()
+    with torch.no_grad():
+        action()
+    return time.process_time() - start
+
+
 if __name__ == "__main__":
-    {"probes": probes, "sweep": sweep, "photos": photos}[sys.argv[1]]()
+    {"probes": probes, "sweep": sweep, "photos": photos, "cost": cost}[sys.argv[1]]()
