@@ -17,6 +17,7 @@ from seewhy.evidence import PER_QUESTION, Backward, Evidence, Head, call, needs,
 from seewhy.explanation import Explanation
 from seewhy.model.capture import Capture, capture
 from seewhy.model.locate import Found, LayerName, Place, Run, locate
+from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.registry import Method, find
@@ -130,16 +131,17 @@ def answer(
 ) -> list[Explanation]:
     """All explanations, in the order questions x methods x layers."""
     run = Run(subject.module, subject.inputs, subject.args, subject.kwargs, manner.output)
-    found = locate(run, layers, manner.align, manner.layout)
-    shown = capture(
-        subject.module,
-        (subject.inputs, *subject.args),
-        subject.kwargs,
-        {place.name: place.spot for place in found.places},
-        head=found.head,
-        graph=any(each.per_question for each in methods),
-        differentiable=manner.differentiable,
-    )
+    with held(subject.module):
+        found = locate(run, layers, manner.align, manner.layout)
+        shown = capture(
+            subject.module,
+            (subject.inputs, *subject.args),
+            subject.kwargs,
+            {place.name: place.spot for place in found.places},
+            head=found.head,
+            graph=any(each.per_question for each in methods),
+            differentiable=manner.differentiable,
+        )
     question, notes = _question(subject, shown, manner.output)
     seen = Observation(subject, found, shown, question)
     resolved = [_resolved(each, seen) for each in questions]
@@ -190,24 +192,32 @@ def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place]
     """The method's map of every layer of the group, and the one at the model's input size."""
     size = tuple(subject.inputs.shape[2:])
     raw = {place.name: call(each.method.function, evidence[place.name], each.options) for place in places}
+    blank = _blanks(raw, evidence, each.method.name)
     large: list[Tensor] = []
     for place in places:
         flat = raw[place.name].flatten(0, 1)
-        if not bool(flat.detach().isfinite().all()):
-            raise ShapeError(_not_finite(evidence[place.name], place.name, each.method.name))
         matrices = place.placement.matrices(size, flat.shape[1:], dtype=flat.dtype, device=flat.device)
         large.append(resize(flat, matrices))
     whole = large[0] if len(large) == 1 else fuse(large, each.method.fusion)
-    return Maps(raw, whole.unflatten(0, (-1, len(subject.inputs))), _blanks(raw))
+    return Maps(raw, whole.unflatten(0, (-1, len(subject.inputs))), blank)
 
 
-def _blanks(raw: Mapping[str, Float[Tensor, "q b *grid"]]) -> list[list[list[str]]]:
-    """For each question and image, what makes its maps meaningless, in words."""
+def _blanks(
+    raw: Mapping[str, Float[Tensor, "q b *_"]], evidence: Mapping[str, Evidence], method: str
+) -> list[list[list[str]]]:
+    """For each question and image, what makes its maps meaningless, in words.
+
+    Raises:
+        ShapeError: a map is not finite.
+    """
     first = next(iter(raw.values()))
     found: list[list[list[str]]] = [[[] for _ in range(first.shape[1])] for _ in range(first.shape[0])]
     for name, values in raw.items():
         low, high = torch.aminmax(values.detach().flatten(2), dim=-1)
-        for q, image in ((low == high) | ~(low < high)).nonzero().tolist():
+        spread = high - low  # NaN or infinite where a value is
+        if not bool((spread < torch.inf).all()):
+            raise ShapeError(_not_finite(evidence[name], name, method))
+        for q, image in (spread == 0).nonzero().tolist():
             what = "zero" if float(low[q, image]) == 0 else "the same"
             found[q][image].append(f"the map of layer {name!r} is {what} everywhere")
     return found

@@ -40,6 +40,7 @@ class Option:
     default: Any
 
 
+@cache
 def options(function: Callable[..., Any]) -> dict[str, Option]:
     """A method's options: its keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
@@ -193,15 +194,13 @@ class Evidence:
 
     @cached_property
     def pooled_class_weights(self) -> Float[Tensor, "q b c"] | None:
-        """The class weights; None unless the head's input is the mean of these activations and its output the scores."""
+        """The class weights; None unless the head reads the mean of these activations and puts out the scores."""
         if self.head is None or self.capture.differentiable:
             return None
         read = follow(self.capture.output, self.head.path)
         means = spatial_mean(self.activations).to(read.dtype)
-        pooled = self.capture.head_input if self.head.linear is not None else read
-        if not isinstance(pooled, Tensor) or pooled.shape != means.shape or not _same(pooled, means):
-            return None
-        if self.head.linear is not None and not _same(read, self.head.linear(pooled)):
+        pooled, scores = self.capture.head or (None, None) if self.head.linear is not None else (read, read)
+        if pooled is None or scores is not read or pooled.shape != means.shape or not _same(pooled, means):
             return None
         given = [g for path, _, g in self.backward.cotangents if path == self.head.path]
         if len(given) != 1 or len(self.backward.cotangents) != 1:
@@ -237,8 +236,8 @@ def _full(x: Tensor) -> Tensor:
 
 def _same(a: Tensor, b: Tensor) -> bool:
     """Equal up to the rounding of a mean in a's precision."""
-    eps = torch.finfo(a.dtype).eps
-    return bool(((a - b).abs() <= 64 * eps * b.abs().amax().clamp_min(torch.finfo(a.dtype).tiny)).all())
+    tolerance = 64 * torch.finfo(a.dtype).eps
+    return torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.detach().abs().amax()))
 
 
 def _stack(parts: Sequence[Tensor | None], like: Tensor) -> Tensor | None:

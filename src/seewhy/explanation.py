@@ -4,9 +4,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,19 @@ _LEGEND = "heat, each map divided by its own maximum"
 
 @dataclass(frozen=True)
 class Picture:
-    """The photo behind one row of the batch, with the way from the model's input back to its pixels."""
+    """The photo behind one row of the batch, with the way from the model's input back to its pixels.
 
-    image: Image.Image
+    It is drawn when first looked at, since most maps of tensors never are.
+    """
+
+    draw: Callable[[], Image.Image]
     frame: Frame
     name: str
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The photo's own pixels."""
+        return self.draw()
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Item:
             signed: show negative values too, on a map of two colors, for methods whose map has them.
         """
         heat = self.heat(signed=signed)
+        colormap = "coolwarm" if signed else colormap  # by sign, not by value: an all-positive map too
         return overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=background)
 
     def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:

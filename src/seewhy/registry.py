@@ -209,6 +209,8 @@ def find(name: str) -> Method:
     Raises:
         MethodError: No such method; the closest names are listed.
     """
+    if name in METHODS:
+        return METHODS[name]
     spellings = {_letters(spelling): row for row in METHODS.values() for spelling in (row.name, row.title)}
     if (row := spellings.get(_letters(name))) is not None:
         return row

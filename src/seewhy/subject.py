@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy.data.frame import Frame
-from seewhy.data.image import read
+from seewhy.data.image import Photo, read
 from seewhy.data.preprocess import Preprocess
 from seewhy.explanation import Picture
 from seewhy.types import ModelError, ShapeError
@@ -98,27 +99,33 @@ def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Pictur
         )
     photos = [read(each) for each in listed]
     ready = [how(photo) for photo in photos]
-    pictures = tuple(Picture(photo.image, frame, photo.name) for photo, (_, frame) in zip(photos, ready, strict=True))
+    pictures = tuple(
+        Picture(partial(_itself, photo), frame, photo.name) for photo, (_, frame) in zip(photos, ready, strict=True)
+    )
     notes = tuple(f"{photo.name}: {note}" for photo in photos for note in photo.notes)
     return torch.stack([tensor for tensor, _ in ready]), pictures, notes
 
 
+def _itself(photo: Photo) -> Image.Image:
+    return photo.image
+
+
 def _drawn(inputs: Tensor, how: Preprocess | None) -> tuple[Picture | None, ...]:
-    """Pictures of inputs that came as a tensor: without their normalization if known, else each by its own range."""
+    """Pictures of inputs that came as a tensor."""
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
         return (None,) * len(inputs)
+    frame = Frame.identity((inputs.shape[2], inputs.shape[3]))
+    return tuple(Picture(partial(_image, row, how), frame, f"image{index}") for index, row in enumerate(inputs))
+
+
+def _image(row: Float[Tensor, "c h w"], how: Preprocess | None) -> Image.Image:
+    """An input as a picture: without its normalization if that is known, else stretched to full range."""
     if how is not None:
-        pixels = how.pixels(inputs.detach())
-    else:
-        values = inputs.detach().float().cpu()
-        low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
-        scaled = (values - low) / (high - low).clamp_min(1e-12) * 255
-        pixels = scaled.round().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).to(torch.uint8).numpy()
-    size = (inputs.shape[2], inputs.shape[3])
-    return tuple(
-        Picture(Image.fromarray(np.ascontiguousarray(each)), Frame.identity(size), f"image{index}")
-        for index, each in enumerate(pixels)
-    )
+        return Image.fromarray(how.pixels(row.detach()[None])[0])
+    values = row.detach().float().cpu()
+    scaled = (values - values.min()) / (values.max() - values.min()).clamp_min(1e-12) * 255
+    pixels = scaled.round().expand(3, -1, -1).permute(1, 2, 0).to(torch.uint8)
+    return Image.fromarray(np.ascontiguousarray(pixels.numpy()))
 
 
 def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -136,5 +143,6 @@ def _check(inputs: Tensor) -> None:
         raise ShapeError(f"got images of type {inputs.dtype}; give floating numbers, as the model takes them")
     if 0 in inputs.shape:
         raise ShapeError(f"got an empty batch of shape {tuple(inputs.shape)}; give at least one image")
-    if not bool(inputs.isfinite().all()):
+    # a sum is finite only if all its terms are; where it is not, it may still have overflowed
+    if not bool(inputs.detach().sum().isfinite()) and not bool(inputs.isfinite().all()):
         raise ShapeError("the images hold NaN or infinite values; clean them before they are explained")

@@ -6,6 +6,7 @@ lopsided padding move what a cell sees, and training moves part of it back. Meas
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 from typing import Literal
 
@@ -48,10 +49,8 @@ class Placement:
 
         Pixel p reads at `(p - offset) / stride` in cells; beyond the outermost cells it takes their value.
         """
-        return [
-            interpolation((torch.arange(pixels, dtype=dtype, device=device) - offset) / stride, cells)
-            for pixels, cells, offset, stride in zip(size, grid, self.offset, self.stride, strict=True)
-        ]
+        axes = zip(size, grid, self.offset, self.stride, strict=True)
+        return [_matrix(*axis, dtype, torch.device(device)) for axis in axes]
 
     def shift(self, size: Sequence[int], grid: Sequence[int]) -> tuple[float, ...]:
         """How far the middle of the grid looks from the middle of the input, in pixels; zero for tiles."""
@@ -157,6 +156,14 @@ def probe(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "1 c *s"]:
     if low < 0 or high > 255:
         return torch.randn(shape, generator=generator).to(images)
     return (torch.rand(shape, generator=generator) * (1 if high <= 1 else 255)).to(images)
+
+
+@lru_cache(maxsize=256)
+def _matrix(
+    pixels: int, cells: int, offset: float, stride: float, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "_ _"]:
+    with torch.inference_mode(False):  # it is kept, and must be of use outside too
+        return interpolation((torch.arange(pixels, dtype=dtype, device=device) - offset) / stride, cells)
 
 
 def _shifted(

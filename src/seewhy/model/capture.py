@@ -31,11 +31,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Capture:
-    """What one forward pass showed: the model's whole output, and the tensor at each spot that was asked for."""
+    """What one forward pass showed: the model's whole output, and the tensor at each spot that was asked for.
+
+    `head` holds the input and output of the module that was asked for as such, if it ran with tensors.
+    """
 
     output: Any
     activations: Mapping[str, Tensor]
-    head_input: Tensor | None
+    head: tuple[Tensor, Tensor] | None
     calls: Mapping[str, int]
     differentiable: bool = False
 
@@ -120,7 +123,7 @@ def capture(
         args: positional arguments of the model.
         kwargs: keyword arguments of the model.
         spots: what to keep, by name.
-        head: a module whose (first) input is kept too.
+        head: a module whose (first) input and output are kept too.
         graph: whether gradients will be asked for.
         differentiable: keep the whole graph, from the model's inputs and parameters on.
 
@@ -128,7 +131,7 @@ def capture(
         LayerError: a spot was not reached: its module did not run, or not that often, or returned something else.
     """
     kept: dict[str, Tensor] = {}
-    head_inputs: list[Tensor] = []
+    heads: list[tuple[Tensor, Tensor]] = []
 
     def keep(name: str, tensor: Tensor) -> Tensor:
         if differentiable or tensor.requires_grad or not graph:
@@ -141,10 +144,10 @@ def capture(
     with untouched(model), torch.set_grad_enabled(differentiable):
         args = [outside_inference(value) for value in args]
         kwargs = {name: outside_inference(value) for name, value in kwargs.items()}
-        with rerouted(model, spots, keep) as calls, _input_watched(model, head, head_inputs):
+        with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads):
             output = model(*args, **kwargs)
     _check_reached(spots, kept, calls)
-    return Capture(output, kept, head_inputs[-1] if head_inputs else None, dict(calls), differentiable)
+    return Capture(output, kept, heads[-1] if heads else None, dict(calls), differentiable)
 
 
 @contextmanager
@@ -188,12 +191,21 @@ def rerouted(
 
 
 @contextmanager
-def _input_watched(model: nn.Module, head: str | None, inputs: list[Tensor]) -> Iterator[None]:
+def _head_watched(model: nn.Module, head: str | None, seen: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
     if head is None:
         yield
         return
-    with watched({head: model.get_submodule(head)}, lambda _n, _c, given: inputs.append(given[0]), before=True):
-        yield
+    inputs: list[Any] = []
+    module = {head: model.get_submodule(head)}
+
+    def see(_name: str, _call: int, output: Any) -> None:
+        given = inputs.pop()
+        if isinstance(given, Tensor) and isinstance(output, Tensor):
+            seen.append((given, output))
+
+    with watched(module, lambda _n, _c, given: inputs.append(given[0] if given else None), before=True):
+        with watched(module, see):
+            yield
 
 
 def _replaced(output: Any, index: tuple[str | int, ...], tensor: Tensor) -> Any:

@@ -12,7 +12,7 @@ from seewhy.model import alignment
 from seewhy.model.alignment import Placement
 from seewhy.model.capture import Spot
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, choose, resolve
-from seewhy.model.observe import check_observable
+from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
@@ -69,10 +69,6 @@ class Run:
         """What the findings depend on, beside the weights."""
         return self.inputs.shape[1:], self.inputs.dtype, self.output
 
-    def weights(self) -> int:
-        """Changes whenever a parameter is written to or exchanged: training moves where cells look."""
-        return hash(tuple((id(parameter), parameter._version) for parameter in self.model.parameters()))
-
     def _scores(self, output: Any) -> Tensor:
         images = len(self.inputs) if self.args or self.kwargs else 1
         return read_scores(output, score_path(output, images)[0] if self.output is None else self.output)
@@ -93,17 +89,17 @@ def locate(
     """
     if align not in _KINDS:
         raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
-    check_observable(run.model)
-    known: dict[Any, Place | str | int | None] = _MEMORY.get(run.model, run.key()) or {}
-    if known.get("weights") != run.weights():
-        known = {"weights": run.weights()}
     asked = {(_remembered_as(layer), align, layout): layer for group in groups for layer in group}
-    missing = {key: layer for key, layer in asked.items() if key not in known}
-    if missing:
-        trace = run.trace()
-        known = {**known, "head": _head(trace)}
-        known |= {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
-        _MEMORY.put(run.model, run.key(), known)
+    with held(run.model) as census:
+        known: dict[Any, Place | str | int | None] = _MEMORY.get(run.model, run.key()) or {}
+        if known.get("weights") != (stamp := census.stamp()):  # training moves where cells look
+            known = {"weights": stamp}
+        missing = {key: layer for key, layer in asked.items() if key not in known}
+        if missing:
+            trace = run.trace()
+            known = {**known, "head": _head(trace)}
+            known |= {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
+            _MEMORY.put(run.model, run.key(), known)
     placed = [[known[_remembered_as(layer), align, layout] for layer in group] for group in groups]
     head = known["head"]
     return Found(
@@ -115,7 +111,6 @@ def locate(
 @torch.inference_mode(False)
 def listed(run: Run) -> list[Candidate]:
     """Every layer that a map can be made of, in the order in which they run."""
-    check_observable(run.model)
     return candidates(run.trace())
 
 
@@ -136,7 +131,7 @@ def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tup
         return tiles, ()
     edge, shape = trace.edge(choice.name)
     if align == "analytic":
-        placement = alignment.analytic(edge, choice.grid, trace.size)
+        placement = alignment.analytic(edge, trace.image, choice.grid)
         missing = (
             f"layer {choice.name}: receptive fields cannot be reckoned through this model; cells are laid as tiles"
         )

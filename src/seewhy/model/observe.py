@@ -3,8 +3,9 @@
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,74 @@ from seewhy.types import ModelError
 
 _LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _LOCKS_LOCK = threading.Lock()
+_HELD = threading.local()
+
+
+@dataclass(frozen=True)
+class Census:
+    """A model's parts as they are now, from one walk over its modules: explaining is so cheap that walks count."""
+
+    parameters: Sequence[nn.Parameter]
+    buffers: Sequence[tuple[dict[str, Tensor | None], str, Tensor]]
+    training: Sequence[nn.Module]
+    recurrent: bool
+
+    @staticmethod
+    def of(model: nn.Module) -> "Census":
+        """Walk over the model."""
+        found, waiting = {id(model)}, [model]
+        parameters: list[nn.Parameter] = []
+        buffers: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        training: list[nn.Module] = []
+        recurrent = False
+        while waiting:
+            module = waiting.pop()
+            state = vars(module)
+            parameters += [parameter for parameter in state["_parameters"].values() if parameter is not None]
+            owned = state["_buffers"]
+            buffers += [(owned, name, buffer) for name, buffer in owned.items() if buffer is not None]
+            if module.training:
+                training.append(module)
+            recurrent = recurrent or isinstance(module, nn.RNNBase)
+            for child in state["_modules"].values():
+                if child is not None and id(child) not in found:
+                    found.add(id(child))
+                    waiting.append(child)
+        return Census(parameters, buffers, training, recurrent)
+
+    def stamp(self) -> int:
+        """Changes whenever a parameter is written to or exchanged.
+
+        Raises:
+            ModelError: the model was built inside `inference_mode`.
+        """
+        try:
+            return hash(tuple([(id(parameter), parameter._version) for parameter in self.parameters]))
+        except RuntimeError as error:  # tensors of inference mode have no version
+            raise ModelError(
+                "the model was built inside torch.inference_mode, so its parameters can take no part in a backward pass; "
+                "build it outside of it"
+            ) from error
+
+
+@contextmanager
+def held(model: nn.Module) -> Iterator[Census]:
+    """Keep other threads' explanations away from the model, and know its parts; inside another `held`, for nothing.
+
+    Raises:
+        ModelError: the model is a DataParallel wrapper.
+    """
+    _check_observable(model)
+    with _lock_of(model):
+        known: dict[int, Census] = vars(_HELD).setdefault("census", {})
+        outermost = id(model) not in known
+        try:
+            if outermost:
+                known[id(model)] = Census.of(model)
+            yield known[id(model)]
+        finally:
+            if outermost:
+                known.pop(id(model), None)
 
 
 @contextmanager
@@ -26,19 +95,17 @@ def untouched(model: nn.Module) -> Iterator[None]:
     Compiled code is bypassed, since it silently ignores hooks, and an enclosing `inference_mode` is left.
 
     Raises:
-        ModelError: the model is a DataParallel wrapper, or was built inside `inference_mode`.
+        ModelError: as `held`.
     """
-    check_observable(model)
-    with ExitStack() as stack:
-        stack.enter_context(_lock_of(model))
+    with held(model) as census, ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(torch.is_grad_enabled()))
-        stack.enter_context(_random_state_kept(model))
-        stack.enter_context(_buffers_kept(model))
-        stack.enter_context(_evaluating(model))
+        stack.enter_context(_random_state_kept(census.parameters))
+        stack.enter_context(_buffers_kept(census.buffers))
+        stack.enter_context(_evaluating(census.training))
         if "torch._dynamo" in sys.modules:  # only then can anything be compiled; importing it costs a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        if census.recurrent:
             # cuDNN has no backward of recurrent layers in eval mode, and training mode would change what they compute
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         yield
@@ -75,21 +142,11 @@ def watched(
             handle.remove()
 
 
-def check_observable(model: nn.Module) -> None:
-    """Refuse, in one sentence each, models whose forward pass cannot be watched.
-
-    Raises:
-        ModelError: see `untouched`.
-    """
+def _check_observable(model: nn.Module) -> None:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ModelError(
             f"got a {type(model).__name__} wrapper, whose replicas cannot be observed; pass the model inside it, "
             "model.module"
-        )
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise ModelError(
-            "the model was built inside torch.inference_mode, so its parameters can take no part in a backward pass; "
-            "build it outside, or copy it there with copy.deepcopy after cloning its parameters"
         )
 
 
@@ -99,42 +156,51 @@ def _lock_of(model: nn.Module) -> threading.RLock:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(training: Sequence[nn.Module]) -> Iterator[None]:
     # the flags are set one by one: model.eval() may be overridden with side effects (merged adapters, frozen stages)
-    training = [module for module in model.modules() if module.training]
+    switched = [module for module in training if module.training]
     try:
-        for module in training:
+        for module in switched:
             module.training = False
         yield
     finally:
-        for module in training:
+        for module in switched:
             module.training = True
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    kept = [
-        (vars(module)["_buffers"], name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in vars(module)["_buffers"].items()
-        if buffer is not None and not buffer.is_inference()
-    ]
+def _buffers_kept(owned: Sequence[tuple[dict[str, Tensor | None], str, Tensor]]) -> Iterator[None]:
+    alike: dict[tuple[torch.dtype, int], list[Tensor]] = {}
+    for _, _, buffer in owned:
+        if not buffer.is_inference():
+            alike.setdefault((buffer.dtype, buffer.get_device()), []).append(buffer)
+    copies = [(buffers, _joined(buffers)) for buffers in alike.values()]
     try:
         yield
     finally:
-        for buffers, name, buffer, copy in kept:
-            # batch norm writes its statistics without a change of version, so all are written back; through .data,
-            # since a new version would break a backward pass that the user may have waiting
-            buffer.data.copy_(copy)
-            if buffers.get(name) is not buffer:
-                buffers[name] = buffer
+        for buffers, copy in copies:
+            if not torch.equal(_joined(buffers), copy):
+                for buffer, part in zip(buffers, copy.split([b.numel() for b in buffers]), strict=True):
+                    # batch norm writes its statistics without a new version, and we write them back without one, which
+                    # would break a backward pass that the user may have waiting
+                    buffer.data.copy_(part.reshape(buffer.shape))
+        for names, name, buffer in owned:
+            if names.get(name) is not buffer:
+                names[name] = buffer
+
+
+def _joined(buffers: Sequence[Tensor]) -> Tensor:
+    """All values in one tensor: a copy, and a comparison, of hundreds of small buffers in one operation."""
+    with torch.no_grad():
+        return torch.cat([buffer if buffer.ndim == 1 else buffer.reshape(-1) for buffer in buffers])
 
 
 @contextmanager
-def _random_state_kept(model: nn.Module) -> Iterator[None]:
-    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+def _random_state_kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    devices = {parameter.device for parameter in parameters if not parameter.is_cpu} - {torch.device("meta")}
+    state = torch.get_rng_state()
     with ExitStack() as stack:
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.callback(torch.set_rng_state, state)
         for device in devices:
             stack.enter_context(torch.random.fork_rng(devices=[device.index or 0], device_type=device.type))
         yield

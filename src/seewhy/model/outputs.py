@@ -61,10 +61,12 @@ def read_scores(output: Any, path: Path) -> Tensor:
         scores = follow(output, path)
     except (KeyError, IndexError, TypeError) as error:
         raise ModelError(
-            f"the model's output has nothing at {spell(path)}; output= takes the keys and indices that lead to its scores"
+            f"the model's output has nothing at {spell(path)}; output= takes keys and indices that lead to its scores"
         ) from error
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
-        raise ModelError(f"the model's output at {spell(path) or 'its top'} is no tensor of scores; name one by output=")
+        raise ModelError(
+            f"the model's output at {spell(path) or 'its top'} is no tensor of scores; name one by output="
+        )
     if not bool(scores.isfinite().all()):
         raise ShapeError(
             "the model's scores hold NaN or infinite values, which no map can explain; check its input and its weights"
