@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from vision import build
 
 import seewhy
+from vision import build
 
 torch.set_num_threads(1)
 MODELS = ("resnet50", "efficientnet_b0", "vgg16", "vit_b_16")
@@ -197,16 +197,19 @@ def record(out: Path, **row: Any) -> None:
 def table(out: Path) -> str:
     """All that was measured, as Markdown."""
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    lines = ["| model | batch | case | pairs | ratio to a forward | 95 % interval | peak MiB | held MiB |", "|---|---|---|---|---|---|---|---|"]
+    heads = ("model", "batch", "case", "pairs", "ratio to a forward", "95 % interval", "peak MiB", "held MiB")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     merged: dict[tuple[str, int, str], dict[str, Any]] = {}
     for row in rows:
         merged.setdefault((row["model"], row["batch"], row["case"]), {}).update(row)
     for (model, batch, case), row in merged.items():
-        ratios = row.get("ratios")
-        low, high = interval(ratios) if ratios else (0, 0)
-        cells = [f"{len(ratios)}", f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}"] if ratios else ["", "", ""]
-        memory = [f"{row['peak']:.0f}", f"{row['held']:.1f}"] if "peak" in row else ["", ""]
-        lines.append(f"| {model} | {batch} | {case} | {' | '.join([*cells, *memory])} |")
+        time_cells, memory_cells = ["", "", ""], ["", ""]
+        if ratios := row.get("ratios"):
+            low, high = interval(ratios)
+            time_cells = [f"{len(ratios)}", f"{statistics.median(ratios):.3f}", f"{low:.3f} to {high:.3f}"]
+        if "peak" in row:
+            memory_cells = [f"{row['peak']:.0f}", f"{row['held']:.1f}"]
+        lines.append(f"| {' | '.join([model, str(batch), case, *time_cells, *memory_cells])} |")
     return "\n".join(lines)
 
 

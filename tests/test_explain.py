@@ -1,4 +1,4 @@
-"""The verbs end to end on small networks: right maps in every setting, everything chosen said, one sentence each on bad input."""
+"""The verbs end to end on small networks: right maps in every setting, and one sentence each on bad input."""
 
 import copy
 import warnings
@@ -336,7 +336,7 @@ class Flat(nn.Module):
 
 BAD = {
     "a class out of range": ({"target": 5}, TargetError, "class 5 is out of range; the model has 5 classes: 0 to 4"),
-    "an unknown label": ({"target": "boxxer", "labels": list("abcd") + ["boxer"]}, TargetError, "boxer"),
+    "an unknown label": ({"target": "boxxer", "labels": [*"abcd", "boxer"]}, TargetError, "boxer"),
     "too many targets": ({"target": [1, 2]}, TargetError, "got 2 targets for 3 images"),
     "a typo in a layer": ({"layer": "secnd"}, LayerError, "no layer 'secnd'.*'second'.*seewhy.layers"),
     "a layer of several calls": ({"layer": "act"}, LayerError, "act@1.*act@2"),

@@ -39,7 +39,7 @@ def imports(path: Path) -> set[str]:
             parts = (node.module or "").split(".")
             found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {(alias.name.split(".") + [""])[1] for alias in node.names if alias.name.startswith("seewhy")}
+            found |= {[*alias.name.split("."), ""][1] for alias in node.names if alias.name.startswith("seewhy")}
     return found
 
 

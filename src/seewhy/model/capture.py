@@ -156,20 +156,20 @@ def rerouted(
 ) -> Iterator[Mapping[str, int]]:
     """Pass the tensor at each spot to `keep(name, tensor)` when it comes up, and let what that returns flow on."""
     modules = {spot.module: model.get_submodule(spot.module) for spot in spots.values()}
-    by_call = {(spot.module, spot.call): (name, spot) for name, spot in spots.items()}
-    awaited: dict[
-        int, tuple[str, Spot, Tensor]
-    ] = {}  # outputs whose rectified form is wanted; held, so ids stay theirs
+    # of one output, itself comes before what it is rectified to
+    ordered = sorted(spots.items(), key=lambda named: named[1].rectifier is not None)
+    awaited: dict[int, tuple[str, Spot, Tensor]] = {}  # outputs whose rectified form is wanted; held, so ids stay theirs
 
     def see(module: str, call: int, output: Any) -> Any:
-        name, spot = by_call.get((module, call), (None, None))
-        tensor = dict(tensors(output)).get(spot.index) if spot else None
-        if name is None or spot is None or tensor is None:
-            return None
-        if spot.rectifier:
-            awaited[id(tensor)] = (name, spot, tensor)
-            return None
-        return _replaced(output, spot.index, keep(name, tensor))
+        for name, spot in ordered:
+            tensor = dict(tensors(output)).get(spot.index) if (spot.module, spot.call) == (module, call) else None
+            if tensor is None:
+                continue
+            if spot.rectifier:
+                awaited[id(tensor)] = (name, spot, tensor)
+            else:
+                output = _replaced(output, spot.index, keep(name, tensor))
+        return output
 
     class Rectifiers(TorchFunctionMode):
         """Sees the rectifiers that are called as functions, and keeps what the awaited one returns."""
@@ -203,9 +203,11 @@ def _head_watched(model: nn.Module, head: str | None, seen: list[tuple[Tensor, T
         if isinstance(given, Tensor) and isinstance(output, Tensor):
             seen.append((given, output))
 
-    with watched(module, lambda _n, _c, given: inputs.append(given[0] if given else None), before=True):
-        with watched(module, see):
-            yield
+    def take(_name: str, _call: int, given: tuple[Any, ...]) -> None:
+        inputs.append(given[0] if given else None)
+
+    with watched(module, take, before=True), watched(module, see):
+        yield
 
 
 def _replaced(output: Any, index: tuple[str | int, ...], tensor: Tensor) -> Any:

@@ -61,8 +61,8 @@ class Census:
             return hash(tuple([(id(parameter), parameter._version) for parameter in self.parameters]))
         except RuntimeError as error:  # tensors of inference mode have no version
             raise ModelError(
-                "the model was built inside torch.inference_mode, so its parameters can take no part in a backward pass; "
-                "build it outside of it"
+                "the model was built inside torch.inference_mode, so its parameters can take no part in a backward "
+                "pass; build it outside of it"
             ) from error
 
 
