@@ -12,13 +12,18 @@ _CHANNELS_FIRST = ("Convolution", "BatchNorm", "GroupNorm", "MaxPool", "AvgPool"
 _POINTWISE = {"Add", "Sub", "Mul", "Div", "Clone", "NativeDropout", "ToCopy", "Relu", "Hardtanh", "Silu", "Gelu"} | {
     "Hardswish", "Elu", "LeakyRelu", "Sigmoid", "Tanh", "Clamp", "ClampMin", "PreluKernel", "Alias"
 }  # fmt: skip
-_RESHAPES = {"View", "UnsafeView", "ReshapeAlias", "Permute", "Transpose", "Flatten", "Unfold", "Im2Col"}
+_PERMUTATIONS = {"Permute", "Transpose", "T"}
+_VIEWS = _PERMUTATIONS | {
+    "View", "UnsafeView", "ReshapeAlias", "Unbind", "Split", "SplitWithSizes", "Select", "Slice", "Clone", "Expand",
+    "Unsqueeze", "Squeeze", "ToCopy", "Alias",
+}  # fmt: skip
+_RESHAPES = _PERMUTATIONS | {"View", "UnsafeView", "ReshapeAlias", "Unfold", "Im2Col"}
 
 
 def layouts_of(trace: Trace, edge: Edge) -> list[Layout]:
     """Every layout that the tensor at this edge can have, by its shape and what the graph tells."""
-    if kind(edge[0]) == "Softmax":  # attention weights: a square of tokens by tokens is no grid of the image
-        return []
+    if kind(edge[0]) == "Softmax" or _is_projection(trace, edge):
+        return []  # the inside of an attention: weights of tokens by tokens, queries, keys, values
     return possible(shape_of(edge), trace.size, clues_of(trace, edge))
 
 
@@ -36,6 +41,7 @@ def clues_of(trace: Trace, edge: Edge) -> Clues:
         unshaped=not any(kind(node) in _RESHAPES for node in upstream),
         grids=tuple(dict.fromkeys(_grids(trace, upstream))) if sequence else (),
         patches={axis: _patches_of(trace, edge, axis) for axis in (1, 2)} if sequence else {},
+        others=_others(trace) if sequence else (0, 0),
     )
 
 
@@ -43,6 +49,8 @@ def _grids(trace: Trace, upstream: tuple[Node, ...]) -> Iterator[Grid]:
     """Grids of the tensors of these nodes: what a convolution puts out, or what has the image's aspect."""
     rank = len(trace.size) + 2
     for node in upstream:
+        if kind(node) == "Im2Col":
+            yield _unfolded(node)
         shape = shape_of((node, 0))
         if len(shape) != rank or shape[0] != trace.image.shape[0]:
             continue
@@ -52,39 +60,89 @@ def _grids(trace: Trace, upstream: tuple[Node, ...]) -> Iterator[Grid]:
             yield from (grid for grid in (shape[1:-1], shape[2:]) if fits(grid, trace.size))
 
 
+def _unfolded(node: Node) -> Grid:
+    """The grid of the blocks that `unfold` cuts from its input."""
+    size = shape_of(producers(node)[0])[2:]
+    steps = zip(*(saved(node, name) for name in ("kernel_size", "dilation", "padding", "stride")), strict=True)
+    return tuple(
+        (pixels + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for pixels, (kernel, dilation, padding, stride) in zip(size, steps, strict=True)
+    )
+
+
 def _channels_first(node: Node) -> bool:
     return kind(node).startswith(_CHANNELS_FIRST) or any(name in kind(node) for name in _CHANNELS_FIRST)
 
 
 def _made_with(trace: Trace, edge: Edge) -> int | None:
-    """The channel axis by the operation that made the tensor, seen through permutations and pointwise operations."""
-    node, rank = edge[0], len(shape_of(edge))
-    axes = list(range(rank))  # axis i of the tensor is axis axes[i] of the tensor of `node`
-    while True:
+    """The channel axis by an operation that made the tensor, seen through permutations and pointwise operations."""
+    rank = len(shape_of(edge))
+    waiting, seen = [(edge, tuple(range(rank)))], {edge}  # axis i of the tensor is axis axes[i] of what waits
+    while waiting:
+        (node, _), axes = waiting.pop()
         proven = _channel_axis(node, rank)
         if proven is not None:
             return axes.index(proven)
-        axes = [_order(node, rank)[axis] for axis in axes]
-        before = [e for e in producers(node) if e[0] in trace.positions and len(shape_of(e)) == rank]
-        if not before or kind(node) not in _POINTWISE | {"Permute", "Transpose"}:
-            return None
-        node = before[0][0]
+        if kind(node) in _POINTWISE | _PERMUTATIONS:
+            order = _order(node, rank)
+            before = [e for e in producers(node) if e[0] in trace.positions and len(shape_of(e)) == rank]
+            waiting += [(e, tuple(order[axis] for axis in axes)) for e in before if e not in seen]
+            seen.update(before)
+    return None
 
 
 def _read_with(trace: Trace, edge: Edge) -> int | None:
     """The channel axis by an operation that reads the tensor as it is."""
     rank = len(shape_of(edge))
-    for node in trace.nodes[: trace.positions.get(edge[0], 0)]:
-        if edge in producers(node):
-            if _channels_first(node):
-                return 1
-            if kind(node) == "NativeLayerNorm" and _channel_axis(node, rank) is not None:
-                return rank - 1
-            if kind(node) == "View" and any(
-                reader.name().startswith(("Addmm", "Mm")) and (node, 0) in producers(reader) for reader in trace.nodes
-            ):
-                return rank - 1
+    for node in trace.readers.get(edge[0], ()):
+        if _channels_first(node):
+            return 1
+        if kind(node) == "NativeLayerNorm" and _channel_axis(node, rank) is not None:
+            return rank - 1
+        if kind(node) == "View" and any(kind(reader) in ("Addmm", "Mm") for reader in trace.readers.get(node, ())):
+            return rank - 1
     return None
+
+
+def is_bare(trace: Trace, edge: Edge) -> bool:
+    """Whether the tensor is what a convolution or linear map puts out: not yet rectified, normalised or added up."""
+    return weighted(_source(trace, edge[0], _VIEWS))
+
+
+def _source(trace: Trace, node: Node, through: set[str]) -> Node:
+    """Upstream through such nodes, and through the addition of a bias, to the operation that made the values."""
+    while True:
+        before = [producer for producer, _ in producers(node) if producer in trace.positions]
+        if not (kind(node) in through or (kind(node) == "Add" and len(before) == 1)):
+            return node
+        node = before[0]
+
+
+def _is_projection(trace: Trace, edge: Edge) -> bool:
+    """Whether the tensor is a query, key or value: a linear map of features, read by products of attention alone."""
+    readers, ends = list(trace.readers.get(edge[0], ())), list[Node]()
+    while readers:
+        node = readers.pop()
+        if kind(node) in _VIEWS | {"Mul", "Div", "NativeLayerNorm"}:
+            readers += trace.readers.get(node, ())
+        else:
+            ends.append(node)
+    mapped = weighted(_source(trace, edge[0], _VIEWS | {"NativeBatchNorm", "NativeLayerNorm"}))
+    return mapped and bool(ends) and all(_is_attention(trace, node) for node in ends)
+
+
+def _is_attention(trace: Trace, node: Node) -> bool:
+    """A product of two things made from the image; a linear map may be a batched product too, with its weight."""
+    made = [producer for producer, _ in producers(node) if producer in trace.positions]
+    return "Attention" in kind(node) or (kind(node) in ("Bmm", "Baddbmm") and len(made) > 1)
+
+
+def _is_unrolled(trace: Trace, first: Node, last: Node) -> bool:
+    """Whether tokens were put into another order on every path in between, by an axis for each part of a window."""
+    between = trace.nodes[trace.positions[last] : trace.positions[first]]
+    crossed = {node for node, _ in trace.cuts}
+    axes = len(trace.size) + 2
+    return any(kind(node) == "Permute" and node in crossed and len(saved(node, "dims")) > axes for node in between)
 
 
 def _channel_axis(node: Node, rank: int) -> int | None:
@@ -116,13 +174,27 @@ def _signed(dim: int) -> int:
 
 
 def _patches_of(trace: Trace, edge: Edge, axis: int) -> Positions:
-    """The tokens that the image had a part in, in the first tensor with so many: later ones are mixed by attention."""
+    """The tokens that the image had a part in, in the first tensor with so many: later ones are mixed by attention.
+
+    None at all where they were put into an unknown order since.
+    """
     count = shape_of(edge)[axis]
     for node in reversed(trace.nodes[trace.positions.get(edge[0], 0) :]):
         shape = shape_of((node, 0))
         if len(shape) == 3 and shape[0] == trace.image.shape[0] and shape[axis] == count:
-            return _compact(_from_image(trace, (node, 0), axis))
+            return range(0) if _is_unrolled(trace, node, edge[0]) else _compact(_from_image(trace, (node, 0), axis))
     return range(count)
+
+
+def _others(trace: Trace) -> tuple[int, int]:
+    """How many tokens stand ahead of the patches and behind them, where such were first joined to them."""
+    for node in reversed(trace.nodes):
+        shape, sizes = shape_of((node, 0)), trace.joined.get(node, ())
+        if len(shape) == 3 and shape[0] == trace.image.shape[0] and sum(sizes) == shape[1]:
+            patches = _compact(_from_image(trace, (node, 0), 1))
+            if isinstance(patches, range) and len(patches) < shape[1]:
+                return patches.start, shape[1] - patches.stop
+    return 0, 0
 
 
 def _compact(mask: tuple[bool, ...]) -> Positions:
@@ -133,21 +205,35 @@ def _compact(mask: tuple[bool, ...]) -> Positions:
 
 def _from_image(trace: Trace, edge: Edge, axis: int) -> tuple[bool, ...]:
     """For each index along an axis, whether the image has a part in it: followed through joins, slices and sums."""
-    node, count = edge[0], shape_of(edge)[axis]
+    node, shape = edge[0], shape_of(edge)
     if node not in trace.positions:
-        return (False,) * count
-    if node in trace.joined and _signed(saved(node, "dim")) in (axis, axis - 3):
+        return (False,) * shape[axis]
+    along = kind(node) in ("Cat", "Slice") and _signed(saved(node, "dim")) % len(shape) == axis
+    if along and node in trace.joined:
         parts = zip(node.next_functions, trace.joined[node], strict=True)  # a part without gradient has no node
         return tuple(
             patch
             for (part, number), length in parts
             for patch in (_from_image(trace, (part, number), axis) if part else (False,) * length)
         )
-    inputs = [e for e in producers(node) if e[0] in trace.positions]
-    if kind(node) == "Slice" and _signed(saved(node, "dim")) in (axis, axis - 3):
-        taken = slice(saved(node, "start"), saved(node, "end"), saved(node, "step"))
-        return _from_image(trace, inputs[0], axis)[taken]
-    alike = [e for e in inputs if len(shape_of(e)) == 3 and shape_of(e)[axis] == count]
-    if weighted(node) or len(alike) < len(inputs):
-        return (True,) * count
-    return tuple(map(any, zip(*(_from_image(trace, e, axis) for e in alike), strict=True)))
+    inputs = [(e, _axis_before(node, e, shape, axis)) for e in producers(node) if e[0] in trace.positions]
+    known = [(e, before) for e, before in inputs if before is not None]
+    if along and kind(node) == "Slice":
+        taken = slice(*(saved(node, name) for name in ("start", "end", "step")))
+        return _from_image(trace, inputs[0][0], axis)[taken]
+    if weighted(node) or len(known) < len(inputs):
+        return (True,) * shape[axis]
+    return tuple(map(any, zip(*(_from_image(trace, *source) for source in known), strict=True)))
+
+
+def _axis_before(node: Node, source: Edge, shape: tuple[int, ...], axis: int) -> int | None:
+    """Which axis of a node's input became this one, where it neither changed its length nor was folded."""
+    before = shape_of(source)
+    if kind(node) in _PERMUTATIONS:
+        return _order(node, len(shape))[axis]
+    if len(before) == len(shape):
+        return axis if before[axis] == shape[axis] else None
+    long, long_before = ([index for index, length in enumerate(s) if length > 1] for s in (shape, before))
+    if axis not in long or [shape[i] for i in long] != [before[i] for i in long_before]:
+        return None
+    return long_before[long.index(axis)]

@@ -44,6 +44,15 @@ def saved(node: Node, name: str) -> Any:
     return getattr(node, f"_saved_{name}")
 
 
+def readers_of(nodes: Sequence[Node]) -> dict[Node, tuple[Node, ...]]:
+    """For each node, those among these whose operations read what it put out."""
+    found: dict[Node, tuple[Node, ...]] = {}
+    for node in nodes:
+        for producer, _ in producers(node):
+            found[producer] = (*found.get(producer, ()), node)
+    return found
+
+
 def between(root: Node, leaf: Node) -> tuple[Node, ...]:
     """The nodes on a path from the root to the leaf, every one ahead of those that it was computed from."""
     reaches, finished, stack = {leaf: True}, [leaf], [root]

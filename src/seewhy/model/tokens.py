@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from operator import le
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from seewhy.types import LayerError
 
 Grid = tuple[int, ...]
 Positions = range | tuple[int, ...]
+_TOKENS = 'state the others as well, as in layout="b 1+n c" for one class token ahead of the patches'
 _AXES = {1: "l", 2: "h w", 3: "d h w"}
 
 
@@ -75,6 +77,7 @@ class Clues:
         unshaped: made from the image by convolutions and the like alone, never reshaped; its rank then speaks.
         grids: spatial grids of tensors that it was made from, the nearest first.
         patches: for an axis of tokens, which of them the image has a part in; all of them where it is missing.
+        others: how many tokens stood ahead of the patches and behind them in an earlier sequence.
     """
 
     batch: int
@@ -82,6 +85,7 @@ class Clues:
     unshaped: bool = False
     grids: tuple[Grid, ...] = ()
     patches: Mapping[int, Positions] = field(default_factory=dict[int, Positions])
+    others: tuple[int, int] = (0, 0)
 
 
 def fits(grid: Sequence[int], size: Sequence[int]) -> bool:
@@ -144,12 +148,20 @@ def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues
     channel = axes.index("c")
     count = axes[3 - channel] if len(axes) == 3 else ""
     if "n" in count:
-        before, _, after = count.partition("n")
-        patches = range(int(before.strip("+") or 0), shape[3 - channel] - int(after.strip("+") or 0))
-        known = patches if "+" in count else clues.patches.get(3 - channel, patches)
-        told = Clues(clues.batch, channel, grids=clues.grids, patches={3 - channel: known})
-        return infer(shape, size, told) if len(size) > 1 else Layout("bnc", (len(known),), known)
+        return _told(count, channel, shape, size, clues)
     return Layout("bc*", tuple(shape[2:])) if channel == 1 else Layout("b*c", tuple(shape[1:-1]))
+
+
+def _told(count: str, channel: int, shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
+    """Tokens as stated: `n`, or `1+n+100` with other tokens ahead and behind."""
+    axis = 3 - channel
+    before, _, after = count.partition("n")
+    patches = range(int(before.strip("+") or 0), shape[axis] - int(after.strip("+") or 0))
+    known = patches if "+" in count else clues.patches.get(axis) or patches
+    grid = _grid_of(len(known), size, clues.grids) or _grid_of(len(known), size, ())
+    if grid is None:
+        raise LayerError(f"{len(known)} patch tokens make no grid of an image of {'x'.join(map(str, size))}; {_TOKENS}")
+    return Layout("bnc" if axis == 1 else "bcn", grid, known)
 
 
 def _densities(grid: Sequence[int], size: Sequence[int]) -> tuple[float, float]:
@@ -167,7 +179,9 @@ def _gridded(shape: tuple[int, ...], size: Sequence[int], clues: Clues) -> list[
     if clues.channels == 1:
         return [first] if clues.unshaped or fits(first.grid, size) else []
     if clues.channels is not None:
-        return [last] if clues.channels == len(shape) - 1 and fits(last.grid, size) else []
+        # time and depth have strides of their own: of five axes, the last is proof enough
+        credible = fits(last.grid, size) or (len(size) == 3 and all(map(le, last.grid, size)))
+        return [last] if clues.channels == len(shape) - 1 and credible else []
     fitting = [layout for layout in (first, last) if fits(layout.grid, size)]
     exact = [layout for layout in fitting if _exact(layout.grid, size)]
     return exact if len(exact) == 1 else fitting
@@ -178,6 +192,9 @@ def _tokens(shape: Sequence[int], size: Sequence[int], clues: Clues, axes: Seque
     for axis in axes:
         patches = clues.patches.get(axis, range(shape[axis]))
         grid = _grid_of(len(patches), size, clues.grids)
+        if grid is None and len(patches) == shape[axis]:  # by now all tokens depend on the image; their places stay
+            patches = range(clues.others[0], shape[axis] - clues.others[1])
+            grid = _grid_of(len(patches), size, clues.grids)
         if grid is not None and clues.channels != axis:
             found.append(Layout("bnc" if axis == 1 else "bcn", grid, patches))
     return found
@@ -185,10 +202,10 @@ def _tokens(shape: Sequence[int], size: Sequence[int], clues: Clues, axes: Seque
 
 def _grid_of(count: int, size: Sequence[int], seen: Sequence[Grid]) -> Grid | None:
     """The nearest grid already seen with so many cells; where none was ever seen, the one of the image's aspect."""
+    if len(size) == 1 or not count:
+        return (count,) if count else None
     if seen:
         return next((grid for grid in seen if prod(grid) == count), None)
-    if len(size) == 1:
-        return (count,)
     divisors = [length for length in range(1, count + 1) if count % length == 0]
     grids = [grid for grid in product(divisors, repeat=len(size)) if prod(grid) == count and fits(grid, size)]
     return max(grids, key=lambda grid: _densities(grid, size)[1] - _densities(grid, size)[0], default=None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 from torch.overrides import TorchFunctionMode
 
-from seewhy.model.graph import Edge, between, cuts_between, edge_of, shape_of
+from seewhy.model.graph import Edge, between, cuts_between, edge_of, readers_of, shape_of
 from seewhy.model.observe import outside_inference, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.types import LayerError, Path
@@ -56,6 +56,7 @@ class Trace:
     owners: Mapping[Edge, Traced]
     nodes: tuple[Node, ...]
     positions: Mapping[Node, int]
+    readers: Mapping[Node, tuple[Node, ...]]
     cuts: tuple[Edge, ...]
     joined: Mapping[Node, tuple[int, ...]]
 
@@ -105,6 +106,7 @@ class Trace:
             owners=owners,
             nodes=nodes,
             positions={node: position for position, node in enumerate(nodes)},
+            readers=readers_of(nodes),
             cuts=cuts_between(nodes, root),
             joined=functions.joined,
         )
@@ -118,14 +120,16 @@ class Trace:
         """The image's spatial size."""
         return tuple(self.image.shape[2:])
 
-    def edge(self, name: str) -> tuple[GradientEdge, tuple[int, ...]]:
-        """The first tensor that layer `name` (or `name@2`, `name + relu`) put out, as autograd knows it, and its shape.
+    def edge(self, name: str, path: Path | None = None) -> tuple[GradientEdge, tuple[int, ...]]:
+        """A tensor that layer `name` (or `name@2`, `name + relu`) put out, as autograd knows it, and its shape.
+
+        Of several in a tuple or mapping, the one at `path`, or the first.
 
         Raises:
             LayerError: no such output on the record, or one that the image has no part in.
         """
         for traced in self.outputs.get(name, ()):
-            if traced.edge is not None:
+            if traced.edge is not None and path in (None, traced.path):
                 return GradientEdge(*traced.edge), traced.shape
         raise LayerError(f"layer {name!r} put out nothing that depends on the image; the record has {self.calls}")
 

@@ -1,0 +1,191 @@
+"""Which layer to explain where the user names none: found in the graph of a recorded forward pass."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from seewhy.model.capture import Spot
+from seewhy.model.clues import is_bare, layouts_of
+from seewhy.model.graph import Edge, kind, saved, shape_of, weighted
+from seewhy.model.naming import spot_of
+from seewhy.model.tokens import Grid, Layout, fits
+from seewhy.model.trace import Trace, Traced
+from seewhy.types import LayerError
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A layer to explain: where its tensor is, how it is laid out, and why it was taken."""
+
+    name: str
+    spot: Spot
+    shape: tuple[int, ...]
+    layout: Layout
+    reason: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The layer's spatial grid."""
+        return self.layout.grid
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A tensor on the way to the score that has a grid of more than one cell."""
+
+    traced: Traced
+    edge: Edge
+    layout: Layout
+
+    @property
+    def channels(self) -> int:
+        """How many channels it has."""
+        return self.traced.shape[1 if self.layout.kind in ("bc*", "bcn") else -1]
+
+
+def choose(trace: Trace) -> Choice:
+    """The layer to explain where the user names none.
+
+    The last tensor with a grid of more than one cell that every path from the image to the score crosses and whose
+    cells have a gradient. Of the tensors from there up to the nearest operation with weights, the last one with the
+    grid of that operation: the rectified feature map ahead of the pooling. `notes` say where no tensor is like that,
+    and for a dense output, where it is the end of the encoder: the widest tensor of the coarsest grid.
+
+    Raises:
+        LayerError: no layer has a spatial grid, or none with one influences the score.
+    """
+    if _is_dense(trace):
+        return _end_of_encoder(trace)
+    crossed, skipped = _crossed(trace), list[str]()
+    for cells in crossed:
+        if shares(trace, [cells])[0] > 0:
+            return _ahead_of_pooling(trace, cells, crossed, skipped)
+        skipped.append(cells.traced.name)
+    return _off_the_cut(trace, skipped)
+
+
+def _is_dense(trace: Trace) -> bool:
+    shape = shape_of(trace.score)
+    grids = [grid for grid in (shape[2:], shape[1:-1]) if len(grid) == len(trace.size) and prod(grid) > 1]
+    return any(fits(grid, trace.size) for grid in grids)
+
+
+def _read(trace: Trace, traced: Traced, edge: Edge) -> list[Cells]:
+    """The ways to read a tensor on a grid of more than one cell; none if nothing with weights made it of the image."""
+    if not any(weighted(node) for node in trace.nodes[trace.positions[edge[0]] :]):
+        return []
+    return [Cells(traced, edge, layout) for layout in layouts_of(trace, edge) if prod(layout.grid) > 1]
+
+
+def _crossed(trace: Trace) -> Iterator[Cells]:
+    """Layers with a grid on every path, from the score towards the image."""
+    for edge in trace.cuts:
+        traced = trace.owners.get(edge)
+        readings = _read(trace, traced, edge) if traced else []
+        if traced and len(readings) > 1:
+            choices = " or ".join(f'layout="{cells.layout}" (grid {_by(cells.layout.grid)})' for cells in readings)
+            raise LayerError(
+                f"layer {traced.name!r} of shape {traced.shape} would be taken, but can be read in several ways; pass "
+                f"layer={traced.name!r} and {choices}"
+            )
+        yield from readings
+
+
+def spatial(trace: Trace) -> Iterator[Cells]:
+    """Layers with a grid on any path, as they ran; without those that can be read in several ways."""
+    for edge, traced in sorted(trace.owners.items(), key=lambda item: item[1].order):
+        readings = _read(trace, traced, edge) if edge[0] in trace.positions else []
+        if len(readings) == 1:
+            yield readings[0]
+
+
+def shares(trace: Trace, found: Sequence[Cells]) -> list[float]:
+    """The part of each gradient's norm that lies on the grid; 0 where there is no gradient."""
+    shares: list[float] = []
+    for cells, gradient in zip(found, trace.gradients([cells.edge for cells in found]), strict=True):
+        whole = gradient.float().norm() if gradient is not None else None
+        on_grid = cells.layout.to_cells(gradient).float().norm() if gradient is not None else 0
+        shares.append(float(on_grid / whole) if whole else 0.0)
+    return shares
+
+
+def _ahead_of_pooling(trace: Trace, last: Cells, upstream: Iterator[Cells], skipped: Sequence[str]) -> Choice:
+    """The last tensor with the grid of the nearest operation with weights: neither pooled nor replicated since."""
+    run = [last]
+    for cells in upstream:
+        between = trace.nodes[trace.positions[run[-1].edge[0]] : trace.positions[cells.edge[0]]]
+        if any(map(weighted, between)):
+            break
+        run.append(cells)
+    taken = next(cells for cells in run if cells.layout.grid == run[-1].layout.grid)
+    passed_over = f"; after it, {_some(skipped)} have no gradient on their cells" if skipped else ""
+    pooled = f"; {last.traced.name} pools it" if taken is not last else ""
+    reason = f"the last {_by(taken.layout.grid)} tensor that all paths from image to score cross{pooled}{passed_over}"
+    unread = _some(_unread(trace, skipped[0] if skipped else last.traced.name))
+    note = f"after {taken.traced.name}, {unread} hold no grid that could be read (queries, or tokens out of order)"
+    return _choice(taken, reason, *([note] if unread else []))
+
+
+def _unread(trace: Trace, last: str) -> list[str]:
+    """Layers after the last one with a grid that have several tokens or places all the same."""
+    owners = [owner for edge in trace.cuts if (owner := trace.owners.get(edge))]
+    after = owners[: [owner.name for owner in owners].index(last)]
+    return [
+        owner.name
+        for owner in after
+        if len(owner.shape) > 2 and min(prod(owner.shape[1:-1]), prod(owner.shape[2:])) > 1
+    ]
+
+
+def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
+    found = list(spatial(trace))
+    size = _by(trace.size)
+    if not found:
+        raise LayerError(
+            f"no layer has a spatial grid of more than one cell for images of {size}, so there is nothing to lay over "
+            "them; use larger images, a pixel method, or name a layer and its axes with layer= and layout="
+        )
+    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    if not alive:
+        raise LayerError(
+            f"the score has no gradient at any of the {len(found)} layers with a grid; is the head of the model all "
+            "zero, as some libraries initialise it? Load its weights, or name a layer with layer="
+        )
+    why = f"no layer with a grid{' and a gradient' if skipped else ''} lies on every path to the score"
+    note = f"{why}; {alive[-1].traced.name} was the last to run of those with a gradient, and shows its own branch only"
+    return _choice(alive[-1], "the last layer with a grid and a gradient, though other paths lead around it", note)
+
+
+def _end_of_encoder(trace: Trace) -> Choice:
+    found = list(spatial(trace))
+    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    if not alive:
+        return _off_the_cut(trace, [])
+    grids = _convolved(trace) & {cells.layout.grid for cells in alive} or {cells.layout.grid for cells in alive}
+    coarse = [cells for cells in alive if cells.layout.grid == min(grids, key=prod)]
+    coarse = [cells for cells in coarse if not is_bare(trace, cells.edge)] or coarse
+    crossed = set(trace.cuts_of(coarse[-1].edge))
+    trunk = [cells for cells in coarse if cells.edge in crossed]
+    taken = max(reversed(trunk), key=lambda cells: cells.channels)
+    grid = _by(taken.layout.grid)
+    reason = f"the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, {grid}"
+    return _choice(taken, reason, f"{reason}; name a layer of the decoder with layer= for a finer map")
+
+
+def _convolved(trace: Trace) -> set[Grid]:
+    """Grids on which convolutions look beyond a single cell: not those that are only pooled to, as in a pyramid."""
+    maps = [node for node in trace.nodes if kind(node) == "Convolution" and prod(saved(node, "weight").shape[2:]) > 1]
+    return {shape_of((node, 0))[2:] for node in maps}
+
+
+def _choice(cells: Cells, reason: str, *notes: str) -> Choice:
+    return Choice(cells.traced.name, spot_of(cells.traced), cells.traced.shape, cells.layout, reason, notes)
+
+
+def _by(grid: Sequence[int]) -> str:
+    return "x".join(map(str, grid))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
