@@ -1,6 +1,9 @@
 """The verbs end to end on small networks: right maps in every setting, and one sentence each on bad input."""
 
 import copy
+import re
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -283,6 +286,19 @@ def test_a_zero_map_is_said_so():
     assert (e.unit() == 0).all()
 
 
+def test_the_warning_points_at_the_users_own_line(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import seewhy, torch\n"
+        "n = torch.nn\n"
+        "model = n.Sequential(n.Conv2d(3, 4, 3), n.ReLU(), n.AdaptiveAvgPool2d(1), n.Flatten(), n.Linear(4, 3))\n"
+        "n.init.constant_(model[4].weight, -1)\n"
+        "seewhy.explain(model, torch.randn(1, 3, 16, 16), 1)\n"
+    )
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stderr
+    assert said.startswith(f"{script}:5: MapWarning")
+
+
 def test_a_class_agnostic_method_says_that_the_class_has_no_influence():
     one, other = (seewhy.explain(net(), images(), c, "eigen_cam") for c in (0, 1))
     assert torch.equal(one.map, other.map)
@@ -368,8 +384,6 @@ def test_bad_input_gets_one_sentence(what):
     changed, kind, text = BAD[what]
     got, said = message(**changed)
     assert got is kind
-    import re
-
     assert re.search(text, said), said
 
 

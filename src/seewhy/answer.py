@@ -1,5 +1,6 @@
 """From a subject and questions to explanations: one forward pass, shared evidence, every choice noted."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,5 +273,8 @@ def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) ->
 
 def _warned(text: str) -> str:
     """What makes a map meaningless is a note and a warning, never a picture drawn as if it were a finding."""
-    warnings.warn(text, MapWarning, stacklevel=5)
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("seewhy"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, MapWarning, stacklevel=level)  # at the user's own line
     return text
