@@ -1,8 +1,6 @@
 """The result record: maps with everything that was asked, found, chosen and guessed on the way."""
 
-import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +19,7 @@ from seewhy.data.frame import Frame
 from seewhy.render.figure import Panel, figure
 from seewhy.render.html import html_of
 from seewhy.render.overlay import Background, overlay
-from seewhy.saving import write
+from seewhy.saving import Fill, file_name, json_text, release, write
 from seewhy.tensor import unit
 from seewhy.types import ShapeError
 
@@ -117,8 +115,9 @@ class Item:
         return Panel(self.overlay(), self.caption())
 
     def stem(self) -> str:
-        """What its files are called: the photo, the method, the target; letters that file systems dislike left out."""
-        return re.sub(r"[^\w.+-]+", "-", f"{self.name}_{self.method}_{self.target}").strip("-")
+        """What its files are called: photo, method, target and its index, since two classes may share a name."""
+        index = "" if self.class_index is None else f"-{self.class_index}"
+        return f"{file_name(self.name)}_{file_name(f'{self.method}_{self.target}')}{index}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The raw values as they are saved: `map`, `photo` (the map at the photo's pixels), `raw/LAYER`."""
@@ -237,6 +236,7 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """The manifest: all but the maps themselves, ready for JSON."""
         return {
+            "seewhy": release(),
             "model": self.model,
             "method": self.method,
             "options": dict(self.options),
@@ -254,7 +254,8 @@ class Explanation:
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write, for each image, its overlay (PNG) and raw values (npz), and one manifest (JSON) of them all.
 
-        Every file is written under a temporary name and then renamed, so that nothing half-written is ever left.
+        They are written under temporary names and then renamed, so that nothing half-written is ever left. An image
+        that is called like an earlier one gets a number.
 
         Returns:
             The files: overlays, values, and the manifest last.
@@ -262,22 +263,17 @@ class Explanation:
         Raises:
             ImageError: the folder cannot be made or written to.
         """
-        folder, manifest = Path(folder), self.to_dict()
-        pictures: dict[Path, Image.Image] = {}
-        values: dict[Path, dict[str, np.ndarray]] = {}
-        for item, entry, stem in zip(self, manifest["images"], _distinct([each.stem() for each in self]), strict=True):
-            values[folder / f"{stem}.npz"] = item.arrays()
+        manifest, stems = self.to_dict(), _distinct([item.stem() for item in self])
+        pictures: dict[str, Fill] = {}
+        values: dict[str, Fill] = {}
+        for item, entry, stem in zip(self, manifest["images"], stems, strict=True):
             entry["values"] = f"{stem}.npz"
+            values[f"{stem}.npz"] = partial(np.savez_compressed, **item.arrays())
             if item.picture is not None:
-                pictures[folder / f"{stem}.png"] = item.overlay()
                 entry["overlay"] = f"{stem}.png"
-        for path, picture in pictures.items():
-            write(path, partial(picture.save, format="PNG"))
-        for path, arrays in values.items():
-            write(path, partial(np.savez_compressed, **arrays))
-        summary = next(iter(values)).with_suffix(".json")
-        write(summary, lambda file: file.write((json.dumps(manifest, indent=2) + "\n").encode()))
-        return [*pictures, *values, summary]
+                pictures[f"{stem}.png"] = partial(item.overlay().save, format="PNG")
+        summary = {f"{stems[0]}.json": _json(manifest)}
+        return write(Path(folder), {**pictures, **values, **summary})
 
     def _repr_html_(self) -> str:
         drawable = all(picture is not None for picture in self.pictures)
@@ -309,14 +305,17 @@ class Comparison:
 
     def save(self, folder: str | os.PathLike[str], image: int = 0) -> list[Path]:
         """Write one image's figure (PNG) and the manifest of all explanations (JSON); each file whole or not at all."""
-        stem = Path(folder) / f"{self.explanations[0][image].name}_compare"
-        write(stem.with_name(f"{stem.name}.png"), partial(self.figure(image).save, format="PNG"))
-        manifest = json.dumps([each.to_dict() for each in self], indent=2) + "\n"
-        write(stem.with_name(f"{stem.name}.json"), lambda file: file.write(manifest.encode()))
-        return [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".json")]
+        stem = f"{file_name(self.explanations[0][image].name)}_compare"
+        picture: Fill = partial(self.figure(image).save, format="PNG")
+        return write(Path(folder), {f"{stem}.png": picture, f"{stem}.json": _json([each.to_dict() for each in self])})
 
     def _repr_html_(self) -> str:
         return html_of(self.figure(), [], tuple(dict.fromkeys(note for each in self for note in each.notes)))
+
+
+def _json(manifest: Any) -> Fill:
+    text = json_text(manifest).encode()
+    return lambda file: file.write(text)
 
 
 def _distinct(names: list[str]) -> list[str]:

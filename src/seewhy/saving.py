@@ -1,26 +1,78 @@
-"""Writing files whole or not at all."""
+"""Files that are written whole or not at all, under names that any file system takes."""
 
-from collections.abc import Callable
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
 from seewhy.types import ImageError
 
+Fill = Callable[[IO[bytes]], Any]
 
-def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file whole or not at all: under a temporary name in the same folder, then renamed.
+_LONGEST = 110  # bytes of a name; file systems take 255, and names are made of two of them and an ending
+
+
+def write(folder: Path, files: Mapping[str, Fill]) -> list[Path]:
+    """Write files into a folder: all under temporary names first, then renamed, so that a failure leaves none of them.
+
+    Args:
+        folder: made where it is missing.
+        files: names, each with the function that fills its file.
+
+    Returns:
+        Their paths.
 
     Raises:
-        ImageError: the folder or file cannot be written.
+        ImageError: the folder cannot be made or written to, or is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    filled: dict[Path, Path] = {}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            fill(file)
-        temporary.replace(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, fill in files.items():
+            temporary = folder / f".{uuid4().hex}"
+            with temporary.open("xb") as file:
+                filled[temporary] = folder / name
+                fill(file)
+        for temporary, path in filled.items():
+            temporary.replace(path)
     except OSError as error:
-        raise ImageError(f"cannot write {path} ({error.strerror}); name a folder that can be written to") from error
+        reason = error.strerror or error
+        raise ImageError(
+            f"cannot write to the folder '{folder}' ({reason}); results need a folder with write permission and room; "
+            "name another one"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in filled:
+            temporary.unlink(missing_ok=True)
+    return list(filled.values())
+
+
+def file_name(text: str) -> str:
+    """A text as a file's name without its ending: what file systems dislike becomes a hyphen, the end is cut off."""
+    plain = re.sub(r"[^\w.+]+", "-", text).strip("-.")
+    return plain.encode()[:_LONGEST].decode(errors="ignore") or "unnamed"
+
+
+def json_text(value: Any) -> str:
+    """A value as strict JSON: numbers that are not finite become null, what JSON has no form for its text."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False, default=str) + "\n"
+
+
+def release() -> str:
+    """The version of seewhy that is running."""
+    try:
+        return version("seewhy")
+    except PackageNotFoundError:  # run from its sources without an installation
+        return "unknown"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
