@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,26 +80,30 @@ def test_the_default_network_names_the_coffee() -> None:
     assert probability.max() > 0.9
     flat, _ = loaded.preprocess(read(Image.new("RGB", (300, 260), (127, 255, 0))))
     torch.testing.assert_close(flat.mean((1, 2)), torch.tensor([0.0, 1.0, -127 / 128]))  # (pixel - 127) / 128
-    assert loaded.notes == ("weights from efficientnet-lite0-57934424.pth",)
+    squeezed = "the whole photo is squeezed into 224x224; the authors crop its center"
+    assert loaded.notes == ("weights from efficientnet-lite0-57934424.pth", squeezed)
 
 
 @pytest.mark.slow
-def test_the_default_networks_preprocessing_is_the_right_one(shared: Path) -> None:
+@pytest.mark.parametrize(("resize", "right"), [(None, 52), (256, 55)], ids=["ours", "the authors' crop"])
+def test_the_default_networks_preprocessing_and_its_price(shared: Path, resize: int | None, right: int) -> None:
     entries = json.loads((shared / "imagenet" / "labels.json").read_text())
     loaded = load("efficientnet_lite0")
-    assert loaded.preprocess is not None
+    how = loaded.preprocess
+    assert how is not None
+    assert how.fit == "squash"
+    how = how if resize is None else replace(how, fit="crop", resize=resize)
     with torch.no_grad():
-        logits = torch.cat([loaded.module(loaded.preprocess(read(shared / e["file"]))[0][None]) for e in entries])
-    assert (
-        logits.argmax(1) == torch.tensor([e["index"] for e in entries])
-    ).sum() == 55  # of 62; 45 with ImageNet's mean
+        logits = torch.cat([loaded.module(how(read(shared / e["file"]))[0][None]) for e in entries])
+    truth = torch.tensor([e["index"] for e in entries])
+    assert (logits.argmax(1) == truth).sum() == right  # of 62; 45 with the crop and ImageNet's mean
 
 
 def test_a_head_of_the_users_size() -> None:
     loaded = load("efficientnet_lite0", weights="random", labels=["cat", "dog"])
     assert loaded.module.get_submodule("_fc").out_features == 2
     assert loaded.labels == ("cat", "dog")
-    assert loaded.notes == ("random weights: nothing it shows is a finding",)
+    assert loaded.notes[0] == "random weights: nothing it shows is a finding"
     refused(
         "efficientnet_lite0 has 1000 classes, but labels= names 2; give one for each",
         "efficientnet_lite0",
