@@ -1,38 +1,56 @@
 """The command line: explain, compare, layers, methods."""
 
-import json
 import sys
+import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from shutil import get_terminal_size
+from typing import Annotated, Any, cast
 
 import typer
 from tqdm import tqdm
 
 import seewhy
 from seewhy.explanation import Explanation
-from seewhy.registry import METHODS
+from seewhy.registry import METHODS, Method
+from seewhy.saving import file_name, json_text, release
 from seewhy.targets import Rank
 from seewhy.types import SeewhyError
 
-app = typer.Typer(
-    help="Why did the model say that? Heat maps for vision models.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
-Photos = Annotated[list[str], typer.Argument(help="Photos: files, or skimage:chelsea for a bundled one.")]
-Photo = Annotated[str, typer.Argument(help="A photo: a file, or skimage:chelsea for a bundled one.")]
+Photos = Annotated[
+    list[str], typer.Argument(metavar="PHOTO...", help="Files, or skimage:chelsea and the like for bundled photos.")
+]
+Photo = Annotated[str, typer.Argument(metavar="PHOTO", help="A file, or skimage:chelsea for a bundled photo.")]
 Model = Annotated[
     str, typer.Option(help="The default, timm:NAME, torchvision:NAME, hf:NAME or package.module:factory.")
 ]
 Weights = Annotated[Path | None, typer.Option(help="A local file of weights (safetensors, or tensors saved by torch).")]
-Layer = Annotated[str | None, typer.Option(help="A layer's name, or several with commas between; found by itself.")]
-Out = Annotated[Path, typer.Option(help="The folder for the pictures.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the manifests as JSON, for programs.")]
+Layer = Annotated[
+    str | None, typer.Option(help="A layer's name, or several with commas between, which are fused; found by itself.")
+]
+Out = Annotated[Path, typer.Option(help="The folder for the results; made if it is missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Align = Annotated[str, typer.Option(help="Where a cell looks: measured, analytic or tile.")]
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        _print(f"seewhy {release()}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def seewhy_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Why did the model say that? Heat maps for vision models."""
 
 
 @app.command()
@@ -40,7 +58,7 @@ def explain(
     photos: Photos,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
-    target: Annotated[str | None, typer.Option(help="A class by label or index; the predicted one.")] = None,
+    target: Annotated[str | None, typer.Option(help="A class by label, or by index; the predicted one.")] = None,
     method: Annotated[str, typer.Option(help="See: seewhy methods.")] = "grad_cam",
     layer: Layer = None,
     out: Out = Path("explained"),
@@ -53,34 +71,38 @@ def explain(
         raise seewhy.TargetError("--target names one class and --topk asks for several; give one of the two")
     loaded = seewhy.load(model, weights=weights)
     questions = [_target(target)] if target is not None else [Rank(rank) for rank in range(1, topk + 1)]
-    layers = [_listed(layer) if layer else None]
+    layers = [None if layer is None else _listed(layer, "--layer")]
     manifests: list[dict[str, Any]] = []
-    failed = 0
-    for photo in _with_progress(photos):
+    failed, names = 0, set[str]()
+    for source in _with_progress(photos):
         try:
+            photo = _distinct(seewhy.read(source), source, names)
             answers = seewhy.compare(loaded, photo, questions, [method], layers, align=align)
-            for answer in answers:
-                files = answer.save(out)
-                manifests.append({**answer.to_dict(), "files": [str(file) for file in files]})
-                if not as_json:
-                    _say(answer, files)
-        except seewhy.ImageError as error:
-            if len(photos) == 1:
-                raise
+        except (seewhy.ImageError, seewhy.ShapeError) as error:  # of this photo alone: the others go on
             failed += 1
             _complain(error)
+            continue
+        for answer in answers:
+            files = answer.save(out)
+            manifests.append({"photo": source, **answer.to_dict(), "files": [str(file) for file in files]})
+            if not as_json:
+                _say(answer, files)
     if as_json:
-        typer.echo(json.dumps(manifests, indent=2))
-    if failed:
-        _complain(f"{failed} of {len(photos)} photos could not be explained")
-        raise typer.Exit(2 if failed == len(photos) else 1)
+        _print(json_text(manifests).rstrip())
+    _conclude(failed, len(photos))
 
 
 @app.command()
 def compare(
     photo: Photo,
     methods: Annotated[str, typer.Option(help="Methods with commas between.")] = "grad_cam,layer_cam,hires_cam",
-    targets: Annotated[str | None, typer.Option(help="Classes with commas between; the predicted one.")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="Classes by label or index, with commas between; the predicted one. "
+            "A class whose label holds a comma is named by one of its synonyms, or its index."
+        ),
+    ] = None,
     layers: Annotated[str | None, typer.Option(help="Layers with commas between; found by itself.")] = None,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
@@ -90,74 +112,126 @@ def compare(
 ) -> None:
     """Write one figure of several methods, classes or layers side by side."""
     loaded = seewhy.load(model, weights=weights)
-    questions = [_target(each) for each in _listed(targets)] if targets else [None]
-    answers = seewhy.compare(
-        loaded, photo, questions, _listed(methods), _listed(layers) if layers else [None], align=align
-    )
-    files = answers.save(out)
+    questions = [None] if targets is None else [_target(each) for each in _listed(targets, "--targets")]
+    places = [None] if layers is None else _listed(layers, "--layers")
+    answers = seewhy.compare(loaded, photo, questions, _listed(methods, "--methods"), places, align=align)
+    files = [str(file) for file in answers.save(out)]
     if as_json:
-        typer.echo(json.dumps([each.to_dict() for each in answers], indent=2))
+        _print(json_text({"photo": photo, "explanations": [each.to_dict() for each in answers], "files": files}))
         return
-    for answer in answers:
-        typer.echo(f"{_title(answer)}  {answer.title}, {', '.join(answer.layers)}")
+    _table(
+        ("class", "", "method", "layer"),
+        [(*_class(each), each.title, ", ".join(each.layers)) for each in answers],
+    )
     _notes(note for answer in answers for note in answer.notes)
-    typer.echo(f"figure: {files[0]}")
+    _print(f"  figure: {files[0]}")
 
 
 @app.command()
 def layers(
-    photo: Annotated[str, typer.Argument(help="A photo; its content does not matter.")] = "skimage:chelsea",
+    photo: Annotated[
+        str | None, typer.Argument(metavar="[PHOTO]", help="Its content does not matter; a bundled one.")
+    ] = None,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
     """List the layers that a map can be made of, and which one is chosen by itself."""
-    candidates = seewhy.layers(seewhy.load(model, weights=weights), photo)
+    candidates = seewhy.layers(seewhy.load(model, weights=weights), "skimage:chelsea" if photo is None else photo)
     if as_json:
-        typer.echo(json.dumps([{**asdict(each), "layout": str(each.layout)} for each in candidates], indent=2))
+        _print(json_text([{**asdict(each), "layout": str(each.layout)} for each in candidates]))
         return
-    rows = [
-        (
-            "chosen" if each.chosen else "",
-            each.name,
-            "x".join(map(str, each.grid)),
-            str(each.layout),
-            f"{each.gradient_share:.3f}",
-        )
-        for each in candidates
-    ]
-    _table(("", "layer", "grid", "axes", "gradient share"), rows)
+    _table(
+        ("", "layer", "grid", "axes", "gradient on the grid"),
+        [
+            (
+                "*" if each.chosen else "",
+                each.name,
+                "x".join(map(str, each.grid)),
+                str(each.layout),
+                f"{each.gradient_share:.0%}",
+            )
+            for each in candidates
+        ],
+    )
+    _print("* chosen where no --layer is given")
 
 
 @app.command()
-def methods(as_json: AsJson = False) -> None:
+def methods(
+    long: Annotated[bool, typer.Option("--long", help="Say of each what it cannot do.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the methods: what each needs, whether it looks at the class, what it costs, and its paper."""
+    if as_json:
+        facts = ("name", "title", "class_specific", "signed", "cost", "paper", "weakness")
+        _print(
+            json_text(
+                [
+                    {fact: getattr(m, fact) for fact in facts} | {"needs": seewhy.needs(m.function)}
+                    for m in METHODS.values()
+                ]
+            )
+        )
+        return
     rows = [
-        (m.name, ", ".join(seewhy.needs(m.function)), "yes" if m.class_specific else "no", m.cost, m.paper, m.weakness)
+        (m.name, ", ".join(seewhy.needs(m.function)), "yes" if m.class_specific else "no", _passes(m), m.paper)
         for m in METHODS.values()
     ]
-    heads = ("method", "needs", "class-specific", "cost", "paper", "weakness")
-    if as_json:
-        typer.echo(json.dumps([dict(zip(heads, row, strict=True)) for row in rows], indent=2))
-    else:
-        _table(heads, rows)
+    remarks = [f"weakness: {m.weakness}" for m in METHODS.values()] if long else []
+    _table(("method", "needs", "by class", "passes", "paper"), rows, remarks)
 
 
-def main() -> None:
-    """Run the command; what a user can mend is told in one sentence, with exit code 2."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; what a user can mend is told in one sentence, with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that are no text
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    usage = cast(type[Exception], typer.BadParameter.__mro__[1])  # click's, or the copy of it that newer typers have
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", seewhy.MapWarning)  # each stands in the notes, which are printed
+            return app(given, prog_name="seewhy", standalone_mode=False) or 0
+    except usage as error:
+        message = cast(Any, error).format_message().rstrip(".")
+        _complain(f"{message[:1].lower()}{message[1:]}; see seewhy --help")
     except SeewhyError as error:
         _complain(error)
-        sys.exit(2)
+    return 2
+
+
+def _passes(method: Method) -> str:
+    return f"{method.forwards} forward" + (f", {method.backwards} back" if method.backwards else "")
+
+
+def _conclude(failed: int, of: int) -> None:
+    if not failed:
+        return
+    if of > 1:
+        _complain(f"{failed} of {of} photos could not be explained")
+    raise typer.Exit(2 if failed == of else 1)
+
+
+def _distinct(photo: seewhy.Photo, source: str, names: set[str]) -> seewhy.Photo:
+    """The photo under a name that no earlier one has, in any case of letters, so that no result is overwritten."""
+    name, number = photo.name, 1
+    while file_name(name).casefold() in names:
+        number += 1
+        name = f"{photo.name}-{number}"
+    names.add(file_name(name).casefold())
+    return photo if number == 1 else replace(photo, name=name, notes=(*photo.notes, f"this name is for {source}"))
 
 
 def _target(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
+    return int(text) if text.isdecimal() else text
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _listed(text: str, option: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise seewhy.MethodError(f"got {text!r} for {option}; give at least one name, several with commas between")
+    return parts
 
 
 def _with_progress(photos: Sequence[str]) -> Iterator[str]:
@@ -165,25 +239,43 @@ def _with_progress(photos: Sequence[str]) -> Iterator[str]:
 
 
 def _say(answer: Explanation, files: Sequence[Path]) -> None:
-    typer.echo(f"{answer[0].name}: {_title(answer)}")
+    _print(f"{answer[0].name}: {'  '.join(_class(answer))}")
     _notes(answer.notes)
-    typer.echo(f"  overlay: {files[0]}")
+    _print(f"  overlay: {files[0]}")
 
 
-def _title(answer: Explanation) -> str:
-    return answer[0].caption()[0]
+def _class(answer: Explanation) -> tuple[str, str]:
+    (probability,) = answer.probabilities
+    return answer.target[0], "" if probability is None else f"{100 * probability:.1f} %"
 
 
 def _notes(notes: Iterable[str]) -> None:
     for note in dict.fromkeys(notes):
-        typer.echo(f"  {note}")
+        _print(f"  {note}")
 
 
 def _complain(what: object) -> None:
-    typer.echo(f"seewhy: {what}", err=True)
+    tqdm.write(f"seewhy: {what}", file=sys.stderr)
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-    for row in (heads, *rows):
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+def _print(text: str) -> None:
+    try:
+        tqdm.write(text.rstrip("\n"), file=sys.stdout)  # which does not run into a progress bar
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has enough: typer ends quietly
+        raise
+    except OSError as error:
+        raise SeewhyError(f"cannot print ({error.strerror}); send the output where there is room") from error
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> None:
+    """Columns as wide as they need, the last one wrapped to the terminal (120 letters if piped)."""
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads) - 1)]
+    width = min(get_terminal_size((120, 24)).columns, 120)
+    left = sum(widths) + 2 * len(widths)
+    for number, row in enumerate((heads, *rows)):
+        cells = "".join(f"{cell:{space}}  " for cell, space in zip(row[:-1], widths, strict=True))
+        last = textwrap.fill(row[-1], max(width - left, 24)).replace("\n", "\n" + " " * left)
+        _print(f"{cells}{last}".rstrip())
+        if number and remarks:
+            _print(textwrap.indent(textwrap.fill(remarks[number - 1], width - 4), "    "))

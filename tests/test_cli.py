@@ -1,0 +1,396 @@
+"""The command line as a newcomer meets it: results that are named, JSON that parses, one sentence on bad input."""
+
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import seewhy
+from seewhy.cli import main
+
+LABELS = ("tabby, tabby cat", "dog", "fox", "dog bone")
+SMALL = f"--model={__name__}:small"
+
+
+def small() -> seewhy.Loaded:
+    """A network that is loaded and run in milliseconds."""
+    torch.manual_seed(0)
+    convolutions = nn.Sequential(nn.Conv2d(3, 6, 3, 2, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1), nn.ReLU())
+    module = nn.Sequential(convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+    plain = seewhy.Preprocess((32, 32), "squash", mean=(0.0,) * 3, std=(1.0,) * 3)
+    return seewhy.Loaded(module.eval(), plain, LABELS, "small", ("made here",))
+
+
+def broken() -> seewhy.Loaded:
+    """A network whose scores are no numbers."""
+    loaded = small()
+    nn.init.constant_(loaded.module.get_submodule("3").bias, float("nan"))
+    return loaded
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(path: str, seed: int = 0) -> str:
+    Path(path).parent.mkdir(exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], says: str, *arguments: str) -> None:
+    """Exit 2, one sentence on stderr that holds `says`, nothing on stdout, no new file."""
+    before = sorted(Path().rglob("*"))
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("seewhy: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert says in err
+    assert sorted(Path().rglob("*")) == before
+
+
+# explain
+
+
+def test_explain_names_the_files_that_it_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", picture("a.png"), SMALL]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    answer = seewhy.explain(small(), "a.png")
+    label = answer.target[0]
+    assert lines[0] == f"a: {label}  {100 * answer.probabilities[0]:.1f} %"
+    assert lines[1:-1] == [f"  {note}" for note in answer.notes]
+    overlay = Path(lines[-1].removeprefix("  overlay: "))
+    assert overlay.parent == Path("explained")
+    with Image.open(overlay) as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(answer[0].overlay()))
+    assert {file.suffix for file in Path("explained").iterdir()} == {".png", ".npz", ".json"}
+
+
+def test_json_says_what_the_files_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", picture("a.png"), picture("b.png", 1), SMALL, "--topk", "2", "--json", "--out", "x/y"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    entries = json.loads(out)
+    assert [entry["photo"] for entry in entries] == ["a.png", "a.png", "b.png", "b.png"]
+    for entry in entries:
+        assert entry["seewhy"] == version("seewhy")
+        assert entry["model"] == f"{__name__}:small"
+        assert "made here" in entry["notes"]
+        assert all(Path(file).is_file() for file in entry["files"])
+        saved = json.loads(Path(entry["files"][-1]).read_text())
+        names = [saved["images"][0].pop(key) for key in ("overlay", "values")]
+        assert saved == {key: entry[key] for key in saved}
+        assert [Path(file).name for file in entry["files"][:2]] == names
+        image = entry["images"][0]
+        assert image["boxes"]
+        answer = seewhy.explain(small(), entry["photo"], target=image["class"])
+        assert image["probability"] == pytest.approx(answer.probabilities[0])
+        assert image["map_maximum"] == pytest.approx(float(answer.map.max()))
+    first, second = (entry["images"][0]["probability"] for entry in entries[:2])
+    assert first > second
+
+
+@pytest.mark.parametrize(("target", "index"), [("1", 1), ("DOG", 1), ("tabby cat", 0), ("tabby, tabby cat", 0)])
+def test_targets_are_labels_or_indices(capsys: pytest.CaptureFixture[str], target: str, index: int) -> None:
+    assert main(["explain", picture("a.png"), SMALL, "--target", target, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["images"][0]["class"] == index
+
+
+def test_method_layers_and_alignment_are_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--method", "layer_cam", "--layer", "0.1,0.3", "--align", "tile", "--json"]
+    assert main(["explain", picture("a.png"), SMALL, *chosen]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["method"] == "layer_cam"
+    assert entry["layers"] == {
+        "0.1": {"grid": [16, 16], "placement": "tile"},
+        "0.3": {"grid": [16, 16], "placement": "tile"},
+    }
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    photos = [picture("a/cat.png"), picture("b/cat.png", 1), picture("b/CAT.png", 2), picture("b/cat-2.png", 3)]
+    assert main(["explain", *photos, SMALL, "--json", "--target", "1"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    files = [file for entry in entries for file in entry["files"]]
+    assert len({file.casefold() for file in files}) == len(list(Path("explained").iterdir())) == 12
+    assert [entry["images"][0]["name"] for entry in entries] == ["cat", "cat-2", "CAT-3", "cat-2-2"]
+    assert "cat-2: this name is for b/cat.png" in entries[1]["notes"]
+    for entry in entries:
+        expected = seewhy.explain(small(), entry["photo"], 1).map[0]
+        np.testing.assert_array_equal(np.load(entry["files"][1])["map"], expected)
+
+
+def test_a_map_that_says_nothing_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (40, 30)).save("black.png")
+    assert main(["explain", "black.png", SMALL, "--layer", "0.0"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""  # no warning beside the note
+    assert out.count("everywhere; it says nothing about places") == 1
+
+
+# many photos, some bad
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_bad_photo_does_not_stop_the_others(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    Path("bad.png").write_bytes(b"no picture")
+    photos = [picture("a.png"), "bad.png", picture("c.png", 1), "none.png"]
+    assert main(["explain", *photos, SMALL, *["--json"] * as_json]) == 1
+    out, err = capsys.readouterr()
+    assert [line.partition("'")[0] for line in err.splitlines()] == [
+        "seewhy: ",
+        "seewhy: no file ",
+        "seewhy: 2 of 4 photos could not be explained",
+    ]
+    names = [entry["photo"] for entry in json.loads(out)] if as_json else out.count("overlay: ")
+    assert names == (["a.png", "c.png"] if as_json else 2)
+    assert len(list(Path("explained").iterdir())) == 6
+
+
+def test_all_bad_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "none.png", "nil.png", SMALL]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "seewhy: 2 of 2 photos could not be explained"
+    assert not Path("explained").exists()
+
+
+def test_a_bad_setting_is_told_once_for_all_photos(capsys: pytest.CaptureFixture[str]) -> None:
+    photos = [picture("a.png"), picture("b.png", 1)]
+    refused(capsys, "no label 'wolf'", "explain", *photos, SMALL, "--target", "wolf")
+    refused(capsys, "cannot write", "explain", *photos, SMALL, "--out", "a.png/below")
+
+
+# bad input
+
+
+def bomb(path: str) -> None:
+    """A PNG of a few bytes that says it has 900 million pixels."""
+    header = struct.pack(">II5B", 30000, 30000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b""))
+    body = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize(
+    ("photo", "says"),
+    [
+        ("missing.png", "no file 'missing.png'"),
+        ("empty.png", "'empty.png' has zero bytes"),
+        ("text.png", "'text.png' is no picture that Pillow knows"),
+        ("cut.png", "'cut.png' cannot be decoded"),
+        ("cut.jpg", "'cut.jpg' cannot be decoded"),
+        ("bomb.png", "'bomb.png' has 900000000 pixels"),
+        ("folder", "'folder' is a folder"),
+        ("/dev/null", "'/dev/null' is no regular file"),
+        ("https://example.org/a.png", "photos are read from files only"),
+        ("skimage:chelsee", "scikit-image brings no photo 'chelsee'"),
+        ("a.png/below.png", "no file 'a.png/below.png'"),
+        ("", "'.' is a folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["explain", "compare", "layers"])
+def test_bad_photos(capsys: pytest.CaptureFixture[str], photo: str, says: str, command: str) -> None:
+    picture("a.png")
+    picture("a.jpg")
+    Path("empty.png").touch()
+    Path("text.png").write_text("no picture")
+    for kind in ("png", "jpg"):
+        whole = Path(f"a.{kind}").read_bytes()
+        Path(f"cut.{kind}").write_bytes(whole[: len(whole) // 2])
+    bomb("bomb.png")
+    Path("folder").mkdir()
+    refused(capsys, says, command, photo, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("says", "arguments"),
+    [
+        ("no label 'dgo'; closest 'dog' (1)", ["--target", "dgo"]),
+        ("no label ''", ["--target", ""]),
+        ("class 4 is out of range; the model has 4 classes: 0 to 3", ["--target", "4"]),
+        ("no label '-1'; give a label or an index from 0 to 3", ["--target", "-1"]),
+        ("place 5; the model has 4 classes", ["--topk", "5"]),
+        ("'--topk'", ["--topk", "0"]),
+        ("'--topk'", ["--topk", "many"]),
+        ("give one of the two", ["--topk", "2", "--target", "dog"]),
+        ("no layer '0.4'; the model has", ["--layer", "0.4"]),
+        ("got ',' for --layer", ["--layer", ","]),
+        ("'gradkam'", ["--method", "gradkam"]),
+        ("measured", ["--align", "nearly"]),
+        ("no weights file", ["--weights", "none.pt"]),
+        ("no such option: --colour", ["--colour", "x"]),
+        ("'--out'", ["--out"]),
+        ("cannot write to the folder 'a.png' (File exists)", ["--out", "a.png"]),
+        ("cannot write to the folder 'a.png/b' (Not a directory)", ["--out", "a.png/b"]),
+        ("cannot write to the folder '/dev/full' (File exists)", ["--out", "/dev/full"]),
+        ("cannot write to the folder '/proc/none'", ["--out", "/proc/none"]),
+        ("the model's scores hold NaN", [f"--model={__name__}:broken"]),
+    ],
+)
+def test_bad_options_of_explain(capsys: pytest.CaptureFixture[str], says: str, arguments: list[str]) -> None:
+    refused(capsys, says, "explain", picture("a.png"), SMALL, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("says", "arguments"),
+    [
+        ("no such command 'explian'", ["explian"]),
+        ("missing argument 'PHOTO...'", ["explain"]),
+        ("no such option: --verson", ["--verson"]),
+        ("no model 'efficientnet'", ["layers", "--model", "efficientnet"]),
+        ("'nosuch' cannot be imported", ["layers", "--model", "nosuch:net"]),
+        (f"closest '{'small'}'", ["layers", "--model", f"{__name__}:smal"]),
+        ("'gradkam'", ["compare", "a.png", SMALL, "--methods", "gradkam"]),
+        ("got ',' for --methods", ["compare", "a.png", SMALL, "--methods", ","]),
+        ("got '' for --targets", ["compare", "a.png", SMALL, "--targets", ""]),
+        ("no label 'wolf'", ["compare", "a.png", SMALL, "--targets", "dog,wolf"]),
+        ("no layer 'none'", ["compare", "a.png", SMALL, "--layers", "none"]),
+        ("cannot write", ["compare", "a.png", SMALL, "--out", "a.png"]),
+    ],
+)
+def test_bad_input_elsewhere(capsys: pytest.CaptureFixture[str], says: str, arguments: list[str]) -> None:
+    picture("a.png")
+    refused(capsys, says, *arguments)
+
+
+# the other commands
+
+
+def test_compare_draws_one_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--methods", "grad_cam,hires_cam", "--targets", "dog, 0,tabby cat"]
+    assert main(["compare", picture("a.png"), SMALL, *asked]) == 0
+    out = capsys.readouterr().out
+    assert [line.split("  ")[0] for line in out.splitlines()[1:7]] == ["dog", "dog", *["tabby"] * 4]
+    assert out.splitlines()[-1] == "  figure: explained/a_compare.png"
+    expected = seewhy.compare(small(), "a.png", ["dog", 0, 0], ["grad_cam", "hires_cam"]).figure()
+    with Image.open("explained/a_compare.png") as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(expected))
+    assert main(["compare", "a.png", SMALL, *asked, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["files"] == ["explained/a_compare.png", "explained/a_compare.json"]
+    assert printed["explanations"] == json.loads(Path("explained/a_compare.json").read_text())
+    assert [each["images"][0]["class"] for each in printed["explanations"]] == [1, 1, 0, 0, 0, 0]
+
+
+def test_layers_marks_the_chosen_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["layers", picture("a.png"), SMALL]) == 0
+    table = capsys.readouterr().out.splitlines()
+    (chosen,) = seewhy.explain(small(), "a.png").layers
+    assert [line.split()[1] for line in table[1:-1] if line.startswith("*")] == [chosen]
+    assert main(["layers", "a.png", SMALL, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in entries if entry["chosen"]] == [chosen]
+    assert len(entries) == len(table) - 2
+
+
+@pytest.mark.parametrize("columns", [80, 120, 200])
+def test_methods_fit_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["methods", "--long"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= max(columns, 105) <= 200
+    assert columns > 120 or max(map(len, out.splitlines())) <= 120
+    words = " ".join(out.split())
+    for method in seewhy.METHODS.values():
+        assert f"\n{method.name} " in out
+        assert method.weakness in words
+    assert main(["methods"]) == 0
+    assert "weakness" not in capsys.readouterr().out
+
+
+def test_methods_as_json_are_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in entries] == list(seewhy.METHODS)
+    for entry, method in zip(entries, seewhy.METHODS.values(), strict=True):
+        assert entry["needs"] == list(seewhy.needs(method.function))
+        assert (entry["class_specific"], entry["paper"]) == (method.class_specific, method.paper)
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"seewhy {version('seewhy')}\n"
+    assert main([]) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {command} " in told for command in ("explain", "compare", "layers", "methods"))
+    assert main(["explain", "--help"]) == 0
+    told = capsys.readouterr().out
+    names = ("model", "weights", "target", "method", "layer", "out", "topk", "align", "json")
+    assert all(f"--{name} " in told for name in names)
+
+
+# a process of its own
+
+SEEWHY = [sys.executable, "-c", "import sys; from seewhy.cli import main; sys.exit(main())"]
+
+
+@pytest.mark.slow
+def test_the_readmes_photo_in_a_process_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra demo")
+    done = subprocess.run(
+        [*SEEWHY, "explain", "skimage:chelsea", "missing.jpg"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stdout.startswith("chelsea: Egyptian cat  77.1 %\n")  # the bar is only for a terminal, see below
+    assert done.stdout.endswith("  overlay: explained/chelsea_grad_cam_Egyptian-cat-285.png\n")
+    assert [line[:16] for line in done.stderr.splitlines()] == ["seewhy: no file ", "seewhy: 1 of 2 p"]
+    with Image.open(tmp_path / "explained" / "chelsea_grad_cam_Egyptian-cat-285.png") as overlay:
+        assert overlay.size == (451, 300)
+
+
+@pytest.mark.slow
+def test_a_progress_bar_on_a_terminal_only(tmp_path: Path) -> None:
+    photos = [picture("a.png"), picture("b.png", 1)]
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [*SEEWHY, "explain", *photos, SMALL, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=terminal, cwd=tmp_path, env=environment) as running:
+        os.close(terminal)
+        shown = b""
+        while chunk := _read(screen):
+            shown += chunk
+        out = running.communicate()[0]
+    os.close(screen)
+    assert running.returncode == 0
+    assert b"2/2" in shown, shown
+    assert len(json.loads(out)) == 2
+
+
+def _read(screen: int) -> bytes:
+    try:
+        return os.read(screen, 4096)
+    except OSError:  # the other side has closed
+        return b""
+
+
+@pytest.mark.slow
+def test_output_that_cannot_be_printed_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*SEEWHY, "methods"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "seewhy: cannot print (No space left on device); send the output where there is room\n"
