@@ -53,7 +53,8 @@ def leading_eigenvector(matrix: Float[Tensor, "b n n"]) -> Float[Tensor, "b n"]:
     dv_1 = sum over k > 1 of v_k (v_k^T dM v_1) / (lambda_1 - lambda_k). The library's own derivative divides zero by
     zero as soon as any two eigenvalues coincide, which two dead channels suffice for.
     """
-    values, vectors = torch.linalg.eigh(matrix.detach().nan_to_num())
+    # in float32 LAPACK fails, or returns NaN, on one in ten matrices of rank one: a layer with one channel that counts
+    values, vectors = (part.to(matrix) for part in torch.linalg.eigh(matrix.detach().nan_to_num().double()))
     first, others = vectors[..., -1], vectors[..., :-1]
     gaps = values[..., -1:] - values[..., :-1]
     inverse = torch.where(gaps > 0, 1 / gaps.where(gaps > 0, torch.ones_like(gaps)), torch.zeros_like(gaps))
