@@ -107,13 +107,6 @@ def test_where_class_maps_are_averaged_the_class_map_is_cam_and_its_mean_the_log
         close(own[0].numel() * raw.relu(), own.relu())
 
 
-def test_eigen_grad_cam_is_finite_where_one_channel_counts_in_single_precision(shared: Path) -> None:
-    loaded = network(shared_models.squeezenet, torch.float32)
-    images = inputs(loaded, shared, ("voc/004218.jpg",), torch.float32)
-    raw = seewhy.explain(loaded, images, 99, method="eigen_grad_cam").raw["classifier.2"]
-    close(raw, seewhy.explain(loaded, images, 99, method="hires_cam").raw["classifier.2"], 1e-5)
-
-
 def test_the_small_transformer_is_explained_at_the_patches_before_its_last_block(shared: Path) -> None:
     loaded = network(shared_models.vit_tiny_mnist)
     images = inputs(loaded, shared, digits(shared))
