@@ -22,7 +22,7 @@ _RESHAPES = _PERMUTATIONS | {"View", "UnsafeView", "ReshapeAlias", "Unfold", "Im
 
 def layouts_of(trace: Trace, edge: Edge) -> list[Layout]:
     """Every layout that the tensor at this edge can have, by its shape and what the graph tells."""
-    if kind(edge[0]) == "Softmax" or _is_projection(trace, edge):
+    if kind(edge[0]).endswith("Softmax") or _is_projection(trace, edge):
         return []  # the inside of an attention: weights of tokens by tokens, queries, keys, values
     return possible(shape_of(edge), trace.size, clues_of(trace, edge))
 
@@ -120,21 +120,30 @@ def _source(trace: Trace, node: Node, through: set[str]) -> Node:
 
 def _is_projection(trace: Trace, edge: Edge) -> bool:
     """Whether the tensor is a query, key or value: a linear map of features, read by products of attention alone."""
-    readers, ends = list(trace.readers.get(edge[0], ())), list[Node]()
-    while readers:
-        node = readers.pop()
-        if kind(node) in _VIEWS | {"Mul", "Div", "NativeLayerNorm"}:
-            readers += trace.readers.get(node, ())
-        else:
-            ends.append(node)
     mapped = weighted(_source(trace, edge[0], _VIEWS | {"NativeBatchNorm", "NativeLayerNorm"}))
+    ends = _ends(trace, edge[0], _VIEWS | {"Mul", "Div", "NativeLayerNorm"})
     return mapped and bool(ends) and all(_is_attention(trace, node) for node in ends)
 
 
+def _ends(trace: Trace, start: Node, through: set[str]) -> list[Node]:
+    """The operations that read what a node put out, through such nodes."""
+    readers, ends = list(trace.readers.get(start, ())), list[Node]()
+    while readers:
+        node = readers.pop()
+        if kind(node) in through:
+            readers += trace.readers.get(node, ())
+        else:
+            ends.append(node)
+    return ends
+
+
 def _is_attention(trace: Trace, node: Node) -> bool:
-    """A product of two things made from the image; a linear map may be a batched product too, with its weight."""
+    """A product that is no linear map, which may be one with its weight: of two things made of the image, or ranked."""
+    if kind(node) not in ("Bmm", "Baddbmm"):
+        return "Attention" in kind(node)
     made = [producer for producer, _ in producers(node) if producer in trace.positions]
-    return "Attention" in kind(node) or (kind(node) in ("Bmm", "Baddbmm") and len(made) > 1)
+    ranked = any(kind(end).endswith("Softmax") for end in _ends(trace, node, _VIEWS | {"Mul", "Div", "Add"}))
+    return len(made) > 1 or ranked
 
 
 def _is_unrolled(trace: Trace, first: Node, last: Node) -> bool:

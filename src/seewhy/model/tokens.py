@@ -140,7 +140,7 @@ def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues
     """
     axes = re.sub(r"\s*\+\s*", "+", pattern.lower()).split()
     axes = axes if len(axes) > 1 else list(pattern.lower())
-    if len(axes) != len(shape) or axes[0] != "b" or axes.count("c") != 1:
+    if len(axes) != len(shape) or axes[0] != "b" or "c" not in (axes[1], axes[-1]) or axes.count("c") > 1:
         raise LayerError(
             f'got layout="{pattern}" for an output of shape {tuple(shape)}; write one letter for each axis, b first: '
             '"b c h w", "b h w c", "b n c", "b c n", or "b 1+n c" where 1 token ahead of the patches is none of them'
