@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from seewhy.model.capture import capture
 from seewhy.model.graph import shape_of
 from seewhy.model.layers import Memory, candidates, choose, resolve
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError
+from seewhy.types import LayerError, ModelError
 
 
 def traced(model, *shape, select=lambda output: output, **kwargs):
@@ -701,6 +702,48 @@ def test_a_model_may_change_its_input_in_place_and_take_it_by_keyword():
     trace = Trace.of(Scaling().eval(), (2,), {"pixels": x}, lambda output: output)
     assert choose(trace).name == "features"
     assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_is_seen_through_or_refused(reentrant):
+    def forward(m, x):
+        return m.fc(pooled(checkpoint(m.tail, m.features(x), use_reentrant=reentrant)))
+
+    tail = nn.Sequential(conv(4, 4), nn.ReLU())
+    trace = traced(Net(forward, features=conv(3, 4), tail=tail, fc=head()))
+    if not reentrant:
+        assert choose(trace).name == "tail"
+        return
+    with pytest.raises(ModelError) as error:
+        candidates(trace)
+    assert str(error.value) == (
+        "the model recomputes activations by reentrant checkpointing, which hides them from the graph; switch gradient "
+        "checkpointing off, or use its non-reentrant form (use_reentrant=False)"
+    )
+
+
+def test_what_checkpointing_runs_again_in_the_backward_pass_leaves_no_trace():
+    def forward(m, x):
+        return m.fc(pooled(checkpoint(m.tail, m.features(x), use_reentrant=False)))
+
+    tail = nn.Sequential(conv(4, 4), nn.BatchNorm2d(4), nn.ReLU())
+    model = Net(forward, features=conv(3, 4), tail=tail, fc=head()).train()
+    trace = Trace.of(model, (torch.randn(1, 3, 32, 32),), {}, lambda output: output)
+    assert [layer.name for layer in candidates(trace)] == ["features", "tail.0", "tail.1", "tail"]
+    assert torch.equal(tail[1].running_mean, torch.zeros(4))
+    assert tail[1].num_batches_tracked == 0
+
+
+def test_batch_norm_that_moves_its_buffers_even_in_eval_mode_is_traced():
+    norm = nn.BatchNorm2d(4)
+
+    def forward(m, x):
+        moved = F.batch_norm(m.features(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, training=True)
+        return m.fc(pooled(m.tail(moved).relu()))
+
+    model = Net(forward, features=conv(3, 4), norm=norm, tail=conv(4, 4), fc=head())
+    assert [layer.name for layer in candidates(traced(model))] == ["features", "tail", "tail + relu"]
+    assert torch.equal(norm.running_mean, torch.zeros(4))
 
 
 def test_it_works_inside_no_grad_and_on_half_precision():

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from seewhy.model.graph import Edge, between, cuts_between, edge_of, readers_of, shape_of
 from seewhy.model.observe import outside_inference, untouched, watched
 from seewhy.model.outputs import tensors
-from seewhy.types import LayerError, Path
+from seewhy.types import LayerError, ModelError, Path
 
 _Seen = tuple[str, int, Path, tuple[int, ...], Edge | None]
 
@@ -47,6 +47,7 @@ class Traced:
 class Trace:
     """A model's forward pass on a probe, recorded as a graph from the score tensor back to the image."""
 
+    model: nn.Module
     image: Float[Tensor, "b c *s"]
     score: Edge
     projection: Float[Tensor, "..."]
@@ -97,6 +98,7 @@ class Trace:
         owners |= _functional(functions.rectified, owners)
         generator = torch.Generator().manual_seed(0)
         return Trace(
+            model=model,
             image=leaf,
             score=root,
             projection=torch.randn(scores.shape, generator=generator).to(scores),
@@ -135,15 +137,23 @@ class Trace:
 
     def gradients(self, edges: Sequence[Edge]) -> list[Float[Tensor, "..."] | None]:
         """Gradients of a fixed random projection of the score tensor at these edges; None where there are none."""
-        return list(
-            torch.autograd.grad(
-                [GradientEdge(*self.score)],
-                [GradientEdge(*edge) for edge in edges],
-                grad_outputs=[self.projection],
-                retain_graph=True,
-                allow_unused=True,
-            )
-        )
+        try:
+            with untouched(self.model):  # checkpointing runs parts of the model again in the backward pass
+                found = torch.autograd.grad(
+                    [GradientEdge(*self.score)],
+                    [GradientEdge(*edge) for edge in edges],
+                    grad_outputs=[self.projection],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+        except RuntimeError as error:
+            if "use_reentrant=True" not in str(error):
+                raise
+            raise ModelError(
+                "the model recomputes activations by reentrant checkpointing, which hides them from the graph; switch "
+                "gradient checkpointing off, or use its non-reentrant form (use_reentrant=False)"
+            ) from error
+        return list(found)
 
 
 class _Functions(TorchFunctionMode):
