@@ -197,8 +197,8 @@ def test_the_closed_form_of_a_linear_head_is_the_gradient(target):
     model, x = net(), images()
     for method in ("grad_cam", "grad_cam_pp", "hires_cam", "layer_cam"):
         known = seewhy.explain(model, x, target, method)
-        found = seewhy.explain(nn.Sequential(model, nn.Identity()), x, target, method, differentiable=True)
-        torch.testing.assert_close(known.map, found.map.detach(), rtol=1e-9, atol=1e-12)
+        found = seewhy.explain(net(wrap=lambda scores: scores + 0), x, target, method)  # hides the linear head
+        torch.testing.assert_close(known.map, found.map, rtol=1e-9, atol=1e-12)
 
 
 def test_a_linear_head_that_does_not_read_the_means_is_not_taken_for_one():
@@ -262,18 +262,88 @@ def test_a_differentiable_map_can_be_part_of_a_loss():
     assert not seewhy.explain(model, x, 1).map.requires_grad
 
 
+def lopsided(seed=0):
+    """A network whose cells look far off their tiles, so that their places are measured."""
+    torch.manual_seed(seed)
+    pad = lambda: nn.ZeroPad2d((2, 0, 2, 0))  # noqa: E731
+    steps = [layer for width in (3, 6, 6) for layer in (pad(), nn.Conv2d(width, 6, 3, stride=2), nn.ReLU())]
+    return nn.Sequential(*steps, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)).double()
+
+
+def large(seed=3):
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
 def test_what_is_found_does_not_depend_on_which_image_came_first():
-    x = images()
-    one, other = net(), net()
-    seewhy.explain(other, x.flip(0) * 1.5, 1)
-    assert torch.equal(seewhy.explain(one, x, 1).map, seewhy.explain(other, x, 1).map)
+    one, other = lopsided(), lopsided()
+    seewhy.explain(other, large(9).cumsum(-1) - 3, 1)
+    e = seewhy.explain(one, large(), 1)
+    assert e.placements == {"8": "measured"}
+    assert torch.equal(e.map, seewhy.explain(other, large(), 1).map)
 
 
 def test_new_weights_are_looked_at_anew():
+    model = lopsided()
+    first = seewhy.explain(model, large(), 1)
+    model.load_state_dict(lopsided(seed=1).state_dict())
+    e, fresh = seewhy.explain(model, large(), 1), seewhy.explain(lopsided(seed=1), large(), 1)
+    assert e.notes == fresh.notes != first.notes
+    assert torch.equal(e.map, fresh.map)
+
+
+def test_a_changed_structure_is_looked_at_anew():
+    model, fresh = lopsided(), lopsided()
+    seewhy.explain(model, large(), 1)
+    for each in (model, fresh):
+        each[1].stride = (1, 1)
+    e = seewhy.explain(model, large(), 1)
+    assert torch.equal(e.map, seewhy.explain(fresh, large(), 1).map)
+    assert any("16x16" in note for note in e.notes)
+
+
+def test_arguments_may_choose_other_layers():
+    class Either(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 5), nn.Linear(8, 5)
+
+        def forward(self, x, which):
+            return self.head(getattr(self, which)(x).relu().mean((2, 3)))
+
+    model = Either().double()
+    assert seewhy.explain(model, images(), 1, kwargs={"which": "a"}).layers == ("a + relu",)
+    assert seewhy.explain(model, images(), 1, kwargs={"which": "b"}).layers == ("b + relu",)
+
+
+def test_methods_may_run_the_model_again_for_each_question():
+    def ablation(activations, scores, score_tail):
+        rows = torch.arange(len(activations)).repeat_interleave(activations.shape[1])
+        without = activations.repeat_interleave(activations.shape[1], 0) * (
+            1 - torch.eye(8, dtype=torch.float64)
+        ).repeat(len(activations), 1).reshape(-1, 8, 1, 1)
+        drops = scores[:, None] - score_tail(without, rows).reshape(len(activations), -1)
+        return torch.einsum("bc,bchw->bhw", drops, activations)
+
     model, x = net(), images()
-    seewhy.explain(model, x, 1)
-    model.load_state_dict(net(seed=1).state_dict())
-    torch.testing.assert_close(seewhy.explain(model, x, 1).map, seewhy.explain(net(seed=1), x, 1).map)
+    for k, e in enumerate(seewhy.compare(model, x, [0, 3], [ablation])):
+        a = seewhy.explain(model, x, 0, "eigen_cam").raw  # only for the layer's name
+        kept = F.relu(model.second(F.relu(model.first(x)))).detach()
+        weights = model.head.weight[(0, 3)[k]].detach() * kept.mean((2, 3))
+        torch.testing.assert_close(e.raw[next(iter(a))], torch.einsum("bc,bchw->bhw", weights, kept))
+
+
+def test_an_overlay_shows_what_was_explained_although_the_tensor_was_written_to():
+    x = images()
+    e, before = seewhy.explain(net(), x, 1), seewhy.explain(net(), images(), 1)
+    x.zero_()
+    assert e[0].overlay().tobytes() == before[0].overlay().tobytes()
+
+
+def test_one_of_many_explanations_holds_its_own_map_alone():
+    grid = seewhy.compare(net(), images(), list(range(5)))
+    for e in grid:
+        assert e.map.untyped_storage().nbytes() == e.map.numel() * e.map.element_size()
+        assert e.raw["act@2"].untyped_storage().nbytes() == e.raw["act@2"].numel() * 8
 
 
 def test_a_zero_map_is_said_so():
@@ -374,6 +444,9 @@ BAD = {
     "an unknown fact": ({"method": lambda colors: colors}, MethodError, "'colors', which is no fact"),
     "an unknown alignment": ({"align": "exact"}, MethodError, "align is 'exact'; choose one of 'measured'"),
     "an output that is not there": ({"output": "logits"}, ModelError, "nothing at"),
+    "a single image": ({"images": images()[0]}, ShapeError, "give images.None."),
+    "no layers": ({"layer": []}, LayerError, "as the layer"),
+    "a fraction for a class": ({"target": torch.tensor(1.5)}, TargetError, "got float as a target"),
     "a wrapper of replicas": ({"model": nn.DataParallel(net())}, ModelError, "model.module"),
     "a target of the wrong shape": ({"target": lambda output, rows: output}, TargetError, "one score per image"),
 }

@@ -142,3 +142,44 @@ def test_eight_threads_get_the_answers_of_one():
         thread.join()
     assert all(len(maps) == 5 and all(torch.equal(m, alone[n]) for m in maps) for n, maps in found.items())
     assert same(before, fingerprint(model))
+
+
+def test_a_recomputing_model_in_training_mode_is_as_it_was():
+    from torch.utils.checkpoint import checkpoint
+
+    class Recomputing(Restless):
+        def forward(self, x):
+            tail = lambda y: F.relu(self.norm(F.relu(y)))  # noqa: E731
+            return self.head(F.pad(checkpoint(tail, self.a(x), use_reentrant=False).mean((2, 3)), (0, 2)))
+
+    torch.manual_seed(0)
+    model = Recomputing().train()
+    before = fingerprint(model)
+    e = seewhy.explain(model, images(), 1, layer="a")
+    assert same(before, fingerprint(model))
+    torch.testing.assert_close(e.map, seewhy.explain(model.eval(), images(), 1, layer="a").map)
+
+
+def test_two_models_in_two_threads_leave_the_process_as_it_was():
+    torch.manual_seed(0)
+    models = [restless(), restless()]
+    for model in models:
+        model.compile(backend="eager")
+        model(images())
+    expected = [seewhy.explain(model, images(), 1, layer="b").map for model in models]
+    state = torch.get_rng_state()
+    found: list[list[torch.Tensor]] = [[], []]
+    threads = [
+        threading.Thread(
+            target=lambda n=n: found[n].extend(seewhy.explain(models[n], images(), 1, layer="b").map for _ in range(20))
+        )
+        for n in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [len(maps) for maps in found] == [20, 20]
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(m, expected[n]) for n in range(2) for m in found[n])
+    assert torch._dynamo.eval_frame._stance.stance == "default"

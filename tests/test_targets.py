@@ -1,5 +1,6 @@
 """Questions: what each target reads, how they compose, and what is said of one that cannot be answered."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -54,6 +55,23 @@ def test_the_algebra():
     torch.testing.assert_close(read(norm - Logit(0)), SCORES.norm(dim=1) - a)
 
 
+def test_the_algebra_takes_functions_of_the_output_alone_and_sums():
+    third = lambda output: output[:, 2]  # noqa: E731
+    torch.testing.assert_close(read(Logit(1) - third), SCORES[:, 1] - SCORES[:, 2])
+    torch.testing.assert_close(read(Logit(1) + third), SCORES[:, 1] + SCORES[:, 2])
+
+
+@pytest.mark.parametrize("wrong", [lambda: Logit(1) + 3, lambda: Logit(1) - "cat", lambda: Logit(1) * Logit(2)])
+def test_what_the_algebra_cannot_take(wrong):
+    with pytest.raises(TargetError, match="cannot"):
+        wrong()
+
+
+def test_arrays_are_classes():
+    torch.testing.assert_close(read(np.array([1, 2])), torch.stack([SCORES[0, 1], SCORES[1, 2]]))
+    torch.testing.assert_close(read(np.int64(2)), SCORES[:, 2])
+
+
 def test_functions_of_the_output_alone_are_targets():
     torch.testing.assert_close(read(lambda output: output.sum(1)), SCORES.sum(1))
     torch.testing.assert_close(read(lambda output, rows: output[:, 0] * rows), SCORES[:, 0] * ROWS)
@@ -106,6 +124,8 @@ def test_the_class_of_a_target():
         ([1], "got 1 targets for 2 images"),
         (True, "got True as a target"),
         (3.5, "got float as a target"),
+        (np.float64(1.7), "got float as a target"),
+        ([True, False], "got True as a target"),
     ],
 )
 def test_targets_that_cannot_be_answered(target, message):

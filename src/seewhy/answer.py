@@ -1,6 +1,6 @@
 """From a subject and questions to explanations: one forward pass, shared evidence, every choice noted."""
 
-import sys
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seewhy import targets
 from seewhy.ensemble import fuse
-from seewhy.evidence import PER_QUESTION, Backward, Evidence, Head, call, needs, options
+from seewhy.evidence import FACTS, PER_QUESTION, Backward, Evidence, Head, call, needs, options
 from seewhy.explanation import Explanation
 from seewhy.model.capture import Capture, capture
 from seewhy.model.locate import Found, LayerName, Place, Run, locate
@@ -60,8 +60,8 @@ class Maps:
     `blank[q][image]` says in words what makes that map meaningless, layer by layer.
     """
 
-    raw: Mapping[str, Float[Tensor, "q b *grid"]]
-    resized: Float[Tensor, "q b *s"]
+    raw: Mapping[str, Float[Tensor, "q b *_"]]
+    resized: Sequence[Float[Tensor, "b *s"]]
     blank: Sequence[Sequence[Sequence[str]]]
 
 
@@ -116,7 +116,7 @@ def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Ask
         if name not in known:
             raise MethodError(f"{row.name} has no option {name!r}; its options are: {', '.join(known) or 'none'}")
     for name in needs(row.function):
-        if not hasattr(Evidence, name):
+        if name not in FACTS:
             raise MethodError(
                 f"{row.name} asks for {name!r}, which is no fact; positional parameters of a method name facts"
             )
@@ -134,15 +134,12 @@ def answer(
     run = Run(subject.module, subject.inputs, subject.args, subject.kwargs, manner.output)
     with held(subject.module):
         found = locate(run, layers, manner.align, manner.layout)
-        shown = capture(
-            subject.module,
-            (subject.inputs, *subject.args),
-            subject.kwargs,
-            {place.name: place.spot for place in found.places},
-            head=found.head,
-            graph=any(each.per_question for each in methods),
-            differentiable=manner.differentiable,
-        )
+        graph = any(each.per_question for each in methods)
+        shown = _shown(subject, found, graph, manner)
+        if any(shown.activations[place.name].shape[1:] != place.shape[1:] for place in found.places):
+            # the model was changed in a way that its parameters do not tell, such as another stride
+            found = locate(run, layers, manner.align, manner.layout, anew=True)
+            shown = _shown(subject, found, graph, manner)
     question, notes = _question(subject, shown, manner.output)
     seen = Observation(subject, found, shown, question)
     resolved = [_resolved(each, seen) for each in questions]
@@ -161,6 +158,18 @@ def answer(
                 for n, pair in enumerate(pairs)
             ]
     return explanations
+
+
+def _shown(subject: Subject, found: Found, graph: bool, manner: Manner) -> Capture:
+    return capture(
+        subject.module,
+        (subject.inputs, *subject.args),
+        subject.kwargs,
+        {place.name: place.spot for place in found.places},
+        head=found.head,
+        graph=graph,
+        differentiable=manner.differentiable,
+    )
 
 
 def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Question, list[str]]:
@@ -191,16 +200,22 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
 
 def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place], subject: Subject) -> Maps:
     """The method's map of every layer of the group, and the one at the model's input size."""
-    size = tuple(subject.inputs.shape[2:])
     raw = {place.name: call(each.method.function, evidence[place.name], each.options) for place in places}
     blank = _blanks(raw, evidence, each.method.name)
+    questions = range(len(next(iter(raw.values()))))
+    return Maps(raw, [_at_input_size(raw, places, each, subject, q) for q in questions], blank)
+
+
+def _at_input_size(
+    raw: Mapping[str, Tensor], places: Sequence[Place], each: Asked, subject: Subject, q: int
+) -> Float[Tensor, "b *s"]:
+    """One question's map, each in memory of its own: a single one that is kept shall not hold all."""
+    size = tuple(subject.inputs.shape[2:])
     large: list[Tensor] = []
     for place in places:
-        flat = raw[place.name].flatten(0, 1)
-        matrices = place.placement.matrices(size, flat.shape[1:], dtype=flat.dtype, device=flat.device)
-        large.append(resize(flat, matrices))
-    whole = large[0] if len(large) == 1 else fuse(large, each.method.fusion)
-    return Maps(raw, whole.unflatten(0, (-1, len(subject.inputs))), blank)
+        map = raw[place.name][q]
+        large.append(resize(map, place.placement.matrices(size, map.shape[1:], dtype=map.dtype, device=map.device)))
+    return large[0] if len(large) == 1 else fuse(large, each.method.fusion)
 
 
 def _blanks(
@@ -227,7 +242,11 @@ def _blanks(
 def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
     if not bool(evidence.activations.isfinite().all()):
         return f"layer {layer!r} put out NaN or infinite activations; check the model's weights and precision"
-    return f"{method} of layer {layer!r} is not finite, since the gradients are not; check the score and the precision"
+    if not bool(evidence.gradients.isfinite().all()):
+        return (
+            f"the gradients at layer {layer!r} hold NaN or infinite values; check the score and the model's precision"
+        )
+    return f"{method} of layer {layer!r} is not finite, though activations and gradients are; try double precision"
 
 
 def _explanation(
@@ -248,7 +267,7 @@ def _explanation(
     signed = not each.options["rectify"] if "rectify" in each.options else each.method.signed
     return Explanation(
         map=maps.resized[q],
-        raw={name: values[q] for name, values in maps.raw.items()},
+        raw={name: values[q].clone() for name, values in maps.raw.items()},
         scores=scores,
         target=tuple(targets.describe(target, question, image) for image in images),
         class_indices=classes,
@@ -273,8 +292,8 @@ def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) ->
 
 def _warned(text: str) -> str:
     """What makes a map meaningless is a note and a warning, never a picture drawn as if it were a finding."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__")).startswith("seewhy"):
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("seewhy"):
         level, frame = level + 1, frame.f_back
     warnings.warn(text, MapWarning, stacklevel=level)  # at the user's own line
     return text

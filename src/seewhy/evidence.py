@@ -21,8 +21,11 @@ from seewhy.model.tokens import Layout
 from seewhy.tensor import spatial_mean
 from seewhy.types import MethodError, Path, Target, TargetError, follow
 
-PER_QUESTION = frozenset({"scores", "gradients", "class_weights"})
-"""The facts that have a leading questions axis; a method sees those of one question at a time."""
+PER_QUESTION = frozenset({"scores", "gradients", "class_weights", "scores_at", "score_tail"})
+"""The facts that there are one of for each question; a method sees those of one question at a time."""
+
+FACTS = PER_QUESTION | {"inputs", "activations"}
+"""All facts: the names that a method's positional parameters may have."""
 
 
 @cache
@@ -56,10 +59,8 @@ def call(
     if not asked:
         return function(**facts, **chosen)[None]
     shared = {name: fact for name, fact in facts.items() if name not in asked}
-    maps = [
-        function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in range(len(evidence.questions))
-    ]
-    return torch.stack(maps)
+    each = range(len(evidence.questions))
+    return torch.stack([function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in each])
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class Evidence:
     @cached_property
     def pooled_class_weights(self) -> Float[Tensor, "q b c"] | None:
         """The class weights; None unless the head reads the mean of these activations and puts out the scores."""
-        if self.head is None or self.capture.differentiable:
+        if self.head is None:
             return None
         read = follow(self.capture.output, self.head.path)
         means = spatial_mean(self.activations).to(read.dtype)
@@ -207,13 +208,23 @@ class Evidence:
             return None
         return _full(given[0] if self.head.linear is None else _times(given[0], self.head.linear.weight))
 
-    def scores_at(self, inputs: Float[Tensor, "m c *s"], rows: Tensor) -> Float[Tensor, "q m"]:
-        """The questions' scores of changed images, of which the j-th was made from image `rows[j]`."""
-        return self.replay.scores_at(self.questions, inputs, rows)
+    @property
+    def scores_at(self) -> Sequence[Callable[[Tensor, Tensor], Tensor]]:
+        """For each question its scores of changed images `(m c *s)`, the j-th made from image `rows[j]`."""
 
-    def score_tail(self, activations: Float[Tensor, "m c *grid"], rows: Tensor) -> Float[Tensor, "q m"]:
-        """The questions' scores when the layer had put out these activations instead, the j-th for image `rows[j]`."""
-        return self.replay.score_tail(self.questions, self.layer, self.layout, activations, rows)
+        def of(question: Target) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda inputs, rows: self.replay.scores_at((question,), inputs, rows)[0]
+
+        return [of(question) for question in self.questions]
+
+    @property
+    def score_tail(self) -> Sequence[Callable[[Tensor, Tensor], Tensor]]:
+        """For each question its scores if the layer had put out these `(m c *grid)`, the j-th for image `rows[j]`."""
+
+        def of(question: Target) -> Callable[[Tensor, Tensor], Tensor]:
+            return lambda cells, rows: self.replay.score_tail((question,), self.layer, self.layout, cells, rows)[0]
+
+        return [of(question) for question in self.questions]
 
 
 def _known_gradient(target: Target, output: Any, rows: Tensor) -> tuple[Path, Tensor] | None:

@@ -11,7 +11,7 @@ from seewhy.explanation import Comparison, Explanation
 from seewhy.model.layers import Candidate
 from seewhy.model.locate import LayerName, Run, listed
 from seewhy.subject import subject
-from seewhy.types import MethodError, Path
+from seewhy.types import LayerError, MethodError, Path
 from seewhy.zoo import Loaded
 
 
@@ -107,8 +107,9 @@ def compare(
         SeewhyError: as `explain`.
     """
     for what, given in (("targets", targets), ("methods", methods), ("layers", layers)):
-        if not given:
+        if len(given) == 0:
             raise MethodError(f"got no {what} to compare; give at least one")
+    methods = [methods] if isinstance(methods, str) else methods
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
     groups = [_group(each) for each in layers]
     manner = Manner(align, layout, _path(output))
@@ -116,7 +117,11 @@ def compare(
 
 
 def _group(layer: LayerName | Sequence[LayerName] | None) -> list[LayerName | None]:
-    return [layer] if layer is None or isinstance(layer, str | nn.Module) else list(layer)
+    if layer is None or isinstance(layer, str | nn.Module):
+        return [layer]
+    if not isinstance(layer, list | tuple) or not layer:
+        raise LayerError(f"got {layer!r} as the layer; give a layer's name, the module itself, or several of them")
+    return list(layer)
 
 
 def _path(output: str | int | Path | None) -> Path | None:

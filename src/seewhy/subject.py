@@ -57,8 +57,16 @@ def subject(
         ModelError: photos were given, but it is not known how the model wants them.
         ShapeError: an empty batch, a tensor that is no batch of images, or values that are not finite.
     """
+    if not isinstance(cast(object, model), nn.Module | Loaded):
+        raise ModelError(
+            f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
+        )
     loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
     module, how = _eager(loaded.module), preprocess or loaded.preprocess
+    if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 3 and _is_of_pictures(module):
+        raise ShapeError(
+            f"got a single image of shape {tuple(images.shape)}; this model takes a batch: give images[None], (b c h w)"
+        )
     if isinstance(images, Tensor) and images.ndim > 2 and not _is_photo(images, how):
         inputs, pictures, notes = images, _drawn(images, how), ()
     else:
@@ -75,6 +83,12 @@ def subject(
         pictures=pictures,
         notes=(*loaded.notes, *notes),
     )
+
+
+def _is_of_pictures(module: nn.Module) -> bool:
+    """Whether the model's convolutions are all of two dimensions."""
+    convolutions = [each for each in module.modules() if isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    return bool(convolutions) and all(isinstance(each, nn.Conv2d) for each in convolutions)
 
 
 def _eager(module: nn.Module) -> nn.Module:
@@ -115,7 +129,8 @@ def _drawn(inputs: Tensor, how: Preprocess | None) -> tuple[Picture | None, ...]
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
         return (None,) * len(inputs)
     frame = Frame.identity((inputs.shape[2], inputs.shape[3]))
-    return tuple(Picture(partial(_image, row, how), frame, f"image{index}") for index, row in enumerate(inputs))
+    rows = [row.clone() for row in inputs.detach()]  # drawn later, when the caller may have written into the tensor
+    return tuple(Picture(partial(_image, row, how), frame, f"image{index}") for index, row in enumerate(rows))
 
 
 def _image(row: Float[Tensor, "c h w"], how: Preprocess | None) -> Image.Image:

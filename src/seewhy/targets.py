@@ -40,23 +40,27 @@ class Question:
         return self.labels[index].split(",")[0] if known and self.labels else f"class {index}"
 
 
-def _plus(self: Target, other: Target) -> "Sum":
-    return Sum((*_terms(self), *_terms(other)))
+def _plus(self: Target, other: Any) -> "Sum":
+    if not callable(other):
+        raise TargetError(f"cannot add {other!r} to a target; add another target, such as Logit({other!r})")
+    return Sum((*_terms(self), *_terms(_of_output_alone(other))))
 
 
-def _minus(self: Target, other: Target) -> "Sum":
-    return _plus(self, _times(other, -1.0))
+def _minus(self: Target, other: Any) -> "Sum":
+    return _plus(self, _negative(_of_output_alone(other)) if callable(other) else other)
 
 
-def _minus_from(self: Target, other: Target) -> "Sum":
-    return _minus(other, self)
+def _minus_from(self: Target, other: Any) -> "Sum":
+    return _plus(_negative(self), other)
 
 
 def _negative(self: Target) -> "Sum":
     return _times(self, -1.0)
 
 
-def _times(self: Target, factor: float) -> "Sum":
+def _times(self: Target, factor: Any) -> "Sum":
+    if isinstance(factor, bool) or not isinstance(factor, int | float):
+        raise TargetError(f"cannot multiply a target by {factor!r}; multiply it by a number")
     return Sum(tuple((factor * weight, target) for weight, target in _terms(self)))
 
 
@@ -89,7 +93,8 @@ class ClassScore:
         columns = torch.tensor(which, device=rows.device)
         return columns[rows] if len(which) > 1 else columns.expand(len(rows))
 
-    __add__, __sub__, __rsub__, __neg__, __mul__, __rmul__ = _plus, _minus, _minus_from, _negative, _times, _times
+    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
+    __neg__, __mul__, __rmul__ = _negative, _times, _times
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,8 @@ class Sum:
         """The weighted sum of the terms' scores."""
         return cast(Tensor, sum(weight * target(output, rows) for weight, target in self.terms))
 
-    __add__, __sub__, __rsub__, __neg__, __mul__, __rmul__ = _plus, _minus, _minus_from, _negative, _times, _times
+    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
+    __neg__, __mul__, __rmul__ = _negative, _times, _times
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,8 @@ class Each:
         scores = torch.stack([target(output, rows) for target in self.targets])
         return scores.gather(0, rows[None].to(scores.device))[0]
 
-    __add__, __sub__, __rsub__, __neg__, __mul__, __rmul__ = _plus, _minus, _minus_from, _negative, _times, _times
+    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
+    __neg__, __mul__, __rmul__ = _negative, _times, _times
 
 
 def Logit(classes: Class | Sequence[Class]) -> ClassScore:
@@ -171,14 +178,12 @@ def parse(target: Any, images: int) -> Target:
         raise TargetError(
             f"got {target!r} as a target; give a class index, a label, a target or a function of the output"
         )
-    if isinstance(target, Tensor):
+    if hasattr(target, "tolist") and not callable(target):  # a tensor, an array, a number of numpy's
         target = target.tolist()
     if isinstance(target, int | str):
         return Logit(target)
     if isinstance(target, list | tuple):
         return _one_each(cast(Sequence[Any], target), images)
-    if hasattr(target, "item") and not callable(target):  # a numpy integer
-        return Logit(int(target))
     if callable(target):
         return _of_output_alone(target)
     raise TargetError(f"got {type(target).__name__} as a target; give a class index, a label, a target or a function")
@@ -233,7 +238,7 @@ def class_of(target: Target, image: int) -> int | None:
 def _one_each(listed: Sequence[Any], images: int) -> Target:
     if len(listed) != images:
         raise TargetError(_wrong_number(len(listed), images))
-    if all(isinstance(each, int | str) for each in listed):
+    if all(isinstance(each, int | str) and not isinstance(each, bool) for each in listed):
         return Logit(listed)
     return Each(tuple(parse(each, 1) for each in listed))
 

@@ -36,6 +36,7 @@ class Capture:
     `head` holds the input and output of the module that was asked for as such, if it ran with tensors.
     """
 
+    model: nn.Module
     output: Any
     activations: Mapping[str, Tensor]
     head: tuple[Tensor, Tensor] | None
@@ -60,9 +61,11 @@ class Capture:
         if not through:
             raise LayerError(_without_influence(layers))
         try:
-            found = self._backward([t for t, _ in through], [g for _, g in through], wanted)
+            # checkpointing runs parts of the model again in the backward pass
+            with untouched(self.model), torch.set_grad_enabled(self.differentiable):
+                found = self._backward([t for t, _ in through], [g for _, g in through], wanted)
         except RuntimeError as error:
-            if "checkpoint" not in str(error).lower():
+            if "use_reentrant=True" not in str(error):
                 raise
             raise ModelError(
                 f"the model recomputes activations by reentrant checkpointing, which hides them ({error}); switch "
@@ -147,7 +150,7 @@ def capture(
         with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads):
             output = model(*args, **kwargs)
     _check_reached(spots, kept, calls)
-    return Capture(output, kept, heads[-1] if heads else None, dict(calls), differentiable)
+    return Capture(model, output, kept, heads[-1] if heads else None, dict(calls), differentiable)
 
 
 @contextmanager
@@ -158,7 +161,9 @@ def rerouted(
     modules = {spot.module: model.get_submodule(spot.module) for spot in spots.values()}
     # of one output, itself comes before what it is rectified to
     ordered = sorted(spots.items(), key=lambda named: named[1].rectifier is not None)
-    awaited: dict[int, tuple[str, Spot, Tensor]] = {}  # outputs whose rectified form is wanted; held, so ids stay theirs
+    awaited: dict[
+        int, tuple[str, Spot, Tensor]
+    ] = {}  # outputs whose rectified form is wanted; held, so ids stay theirs
 
     def see(module: str, call: int, output: Any) -> Any:
         for name, spot in ordered:

@@ -58,7 +58,10 @@ class Memory(Generic[T]):
 def candidates(trace: Trace) -> list[Candidate]:
     """All layers with a spatial grid on the way to the score, as they ran, with the one that `choose` takes."""
     found = list(spatial(trace))
-    chosen = choose(trace).name
+    try:
+        chosen = choose(trace).name
+    except LayerError:  # the list is what its text points to
+        chosen = None
     return [
         Candidate(
             name=cells.traced.name,

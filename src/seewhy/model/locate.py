@@ -30,6 +30,7 @@ class Place:
 
     name: str
     spot: Spot
+    shape: tuple[int, ...]
     layout: Layout
     placement: Placement
     notes: tuple[str, ...]
@@ -67,7 +68,8 @@ class Run:
 
     def key(self) -> tuple[Any, ...]:
         """What the findings depend on, beside the weights."""
-        return self.inputs.shape[1:], self.inputs.dtype, self.output
+        others = (*self.args, *self.kwargs.items())
+        return self.inputs.shape[1:], self.inputs.dtype, self.output, *map(_spelled, others)
 
     def _scores(self, output: Any) -> Tensor:
         images = len(self.inputs) if self.args or self.kwargs else 1
@@ -76,12 +78,19 @@ class Run:
 
 @torch.inference_mode(False)
 def locate(
-    run: Run, groups: Sequence[Sequence[LayerName | None]], align: str = "measured", layout: str | None = None
+    run: Run,
+    groups: Sequence[Sequence[LayerName | None]],
+    align: str = "measured",
+    layout: str | None = None,
+    *,
+    anew: bool = False,
 ) -> Found:
     """Find the layers of each group, from memory where they were found before.
 
     The first time costs one recorded forward pass on a single image of noise, and where a layer's cells may be off
     their tiles one backward pass; the recorded graph is dropped at the end.
+
+    With `anew`, nothing is taken from memory.
 
     Raises:
         LayerError: a layer that is not there, is ambiguous, has no grid, or does not influence the scores.
@@ -92,7 +101,8 @@ def locate(
     asked = {(_remembered_as(layer), align, layout): layer for group in groups for layer in group}
     with held(run.model) as census:
         known: dict[Any, Place | str | int | None] = _MEMORY.get(run.model, run.key()) or {}
-        if known.get("weights") != (stamp := census.stamp()):  # training moves where cells look
+        stamp = census.stamp()
+        if anew or known.get("weights") != stamp:  # training moves where cells look
             known = {"weights": stamp}
         missing = {key: layer for key, layer in asked.items() if key not in known}
         if missing:
@@ -114,6 +124,13 @@ def listed(run: Run) -> list[Candidate]:
     return candidates(run.trace())
 
 
+def _spelled(value: Any) -> str:
+    """What of a further argument may change which layers run: a tensor's shape, any other value as it is written."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    return f"({', '.join(map(_spelled, value))})" if isinstance(value, tuple | list) else repr(value)
+
+
 def _remembered_as(layer: LayerName | None) -> str | int | None:
     return id(layer) if isinstance(layer, nn.Module) else layer
 
@@ -122,14 +139,14 @@ def _place(trace: Trace, layer: LayerName | None, align: str, layout: str | None
     choice = choose(trace) if layer is None else resolve(trace, layer, layout)
     placement, notes = _placement(trace, choice, align)
     reason = (f"layer {choice.name}: {choice.reason}",) if layer is None else ()
-    return Place(choice.name, choice.spot, choice.layout, placement, (*reason, *choice.notes, *notes))
+    return Place(choice.name, choice.spot, choice.shape, choice.layout, placement, (*reason, *choice.notes, *notes))
 
 
 def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tuple[str, ...]]:
     tiles = alignment.tile(choice.grid, trace.size)
     if align == "tile":
         return tiles, ()
-    edge, shape = trace.edge(choice.name)
+    edge, shape = trace.edge(choice.name, choice.spot.index)
     if align == "analytic":
         placement = alignment.analytic(edge, trace.image, choice.grid)
         missing = (

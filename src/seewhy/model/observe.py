@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.types import ModelError
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
-_LOCKS_LOCK = threading.Lock()
+# one for all models: the random state and the bypass of compiled code belong to the process
+_LOCK = threading.RLock()
 _HELD = threading.local()
 
 
@@ -23,6 +22,7 @@ _HELD = threading.local()
 class Census:
     """A model's parts as they are now, from one walk over its modules: explaining is so cheap that walks count."""
 
+    modules: frozenset[int]
     parameters: Sequence[nn.Parameter]
     buffers: Sequence[tuple[dict[str, Tensor | None], str, Tensor]]
     training: Sequence[nn.Module]
@@ -49,16 +49,16 @@ class Census:
                 if child is not None and id(child) not in found:
                     found.add(id(child))
                     waiting.append(child)
-        return Census(parameters, buffers, training, recurrent)
+        return Census(frozenset(found), parameters, buffers, training, recurrent)
 
     def stamp(self) -> int:
-        """Changes whenever a parameter is written to or exchanged.
+        """Changes whenever a module is exchanged, or a parameter is exchanged or written to.
 
         Raises:
             ModelError: the model was built inside `inference_mode`.
         """
         try:
-            return hash(tuple([(id(parameter), parameter._version) for parameter in self.parameters]))
+            return hash((self.modules, *[(id(parameter), parameter._version) for parameter in self.parameters]))
         except RuntimeError as error:  # tensors of inference mode have no version
             raise ModelError(
                 "the model was built inside torch.inference_mode, so its parameters can take no part in a backward "
@@ -68,13 +68,13 @@ class Census:
 
 @contextmanager
 def held(model: nn.Module) -> Iterator[Census]:
-    """Keep other threads' explanations away from the model, and know its parts; inside another `held`, for nothing.
+    """Keep other threads' explanations away, and know the model's parts; inside another `held`, for nothing.
 
     Raises:
         ModelError: the model is a DataParallel wrapper.
     """
     _check_observable(model)
-    with _lock_of(model):
+    with _LOCK:
         known: dict[int, Census] = vars(_HELD).setdefault("census", {})
         outermost = id(model) not in known
         try:
@@ -91,7 +91,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Run `model` in eval mode inside; on leaving, also by an error, everything is as it was.
 
     Restored: every module's training flag, every buffer (functional batch norm moves them even in eval mode), the
-    global random state (functional dropout draws from it), and the grad mode. One thread at a time for each model.
+    global random state (functional dropout draws from it), and the grad mode. One thread at a time.
     Compiled code is bypassed, since it silently ignores hooks, and an enclosing `inference_mode` is left.
 
     Raises:
@@ -148,11 +148,6 @@ def _check_observable(model: nn.Module) -> None:
             f"got a {type(model).__name__} wrapper, whose replicas cannot be observed; pass the model inside it, "
             "model.module"
         )
-
-
-def _lock_of(model: nn.Module) -> threading.RLock:
-    with _LOCKS_LOCK:
-        return _LOCKS.setdefault(model, threading.RLock())
 
 
 @contextmanager
