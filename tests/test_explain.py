@@ -216,6 +216,111 @@ def test_a_linear_head_that_does_not_read_the_means_is_not_taken_for_one():
     torch.testing.assert_close(seewhy.explain(model, x, 1, "hires_cam").raw["act@2"], (g * a).sum(1).detach())
 
 
+def by_autograd(tail, x, score):
+    """Gradient times activation of the last rectified tensor of `net()`, summed over channels, written out."""
+    model = net()
+    a = F.relu(model.second(F.relu(model.first(x)))).detach().requires_grad_()
+    return (torch.autograd.grad(score(tail(a)).sum(), a)[0] * a.detach()).sum(1)
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return super().forward(x / x.norm(dim=1, keepdim=True))
+
+
+def hooked():
+    head = nn.Linear(8, 5)
+    head.register_forward_hook(lambda m, i, o: -o)
+    return head
+
+
+@pytest.mark.parametrize("head", [lambda: Cosine(8, 5), hooked])
+def test_a_head_that_is_more_than_linear_is_not_taken_for_linear(head):
+    model, x = net(), images()
+    model.head = head().double()
+    expected = by_autograd(lambda a: model.head(a.mean((2, 3))), x, lambda s: s[:, 1])
+    torch.testing.assert_close(seewhy.explain(model, x, 1, "hires_cam").raw["act@2"], expected)
+
+
+def test_equal_values_are_no_proof_of_a_linear_head():
+    class Residual(Net):
+        def forward(self, x):
+            a = self.act(self.second(self.act(self.first(x))))
+            return self.head((a + 0.0 * a.square()).mean((2, 3)))
+
+    torch.manual_seed(0)
+    with pytest.raises(MethodError, match="CAM needs"):
+        seewhy.explain(Residual().double(), images(), 1, "cam", layer="act@2")
+
+
+READ = {
+    "a contrast": (seewhy.Logit(1) - seewhy.Logit(2), lambda s: s[:, 1] - s[:, 2]),
+    "a probability": (seewhy.Probability(1), lambda s: s.softmax(1)[:, 1]),
+    "a function": (lambda output: output["logits"].square().sum(1), lambda s: s.square().sum(1)),
+}
+
+
+@pytest.mark.parametrize("what", list(READ))
+def test_outputs_that_are_made_of_one_another_count_once(what):
+    model = net(wrap=lambda s: {"logits": s, "again": s, "more": s * 2})
+    target, read = READ[what]
+    expected = by_autograd(lambda a: model.head(a.mean((2, 3))), images(), read)
+    torch.testing.assert_close(seewhy.explain(model, images(), target, "hires_cam").raw["act@2"], expected)
+
+
+def test_many_questions_that_only_autograd_can_answer():
+    model, x = net(), images()
+    asked = [seewhy.Probability(k) for k in range(5)]
+    for one, k in zip(seewhy.compare(model, x, asked), range(5), strict=True):
+        torch.testing.assert_close(one.map, seewhy.explain(model, x, seewhy.Probability(k)).map)
+
+
+def test_a_tensor_that_the_model_holds_elsewhere_too():
+    class Stashing(Net):
+        def forward(self, x):
+            self.kept = self.act(self.second(self.act(self.first(x))))
+            y = self.act(self.kept)
+            return self.head((y + self.kept.square()).mean((2, 3)))
+
+    torch.manual_seed(0)
+    model = Stashing().double()
+    expected = by_autograd(lambda a: model.head((a.relu() + a.square()).mean((2, 3))), images(), lambda s: s[:, 1])
+    found = seewhy.explain(model, images(), 1, "hires_cam", layer="act@2").raw["act@2"]
+    torch.testing.assert_close(found, expected)
+
+
+def test_layers_are_fused_from_shallow_to_deep_however_they_are_named():
+    orders = (["first", "second"], ["second", "first"])
+    one, other = (seewhy.explain(net(), images(), 1, "layer_cam", layer=names) for names in orders)
+    assert one.layers == other.layers == ("first", "second")
+    assert torch.equal(one.map, other.map)
+    twice = seewhy.explain(net(), images(), 1, layer=["second", "second"])
+    assert torch.equal(twice.map, seewhy.explain(net(), images(), 1, layer="second").map)
+
+
+def test_layer_cam_fuses_as_its_paper_does():
+    alone = [seewhy.explain(net(), images(), 1, "layer_cam", layer=name).unit() for name in ("first", "second")]
+    fused = seewhy.explain(net(), images(), 1, "layer_cam", layer=["first", "second"])
+    torch.testing.assert_close(fused.map, torch.maximum(torch.tanh(2 * alone[0]), alone[1]))
+    assert fused.units == "relative"
+
+
+def test_a_model_that_puts_out_probabilities():
+    model, x = net(wrap=lambda s: s.softmax(1)), images()
+    e = seewhy.explain(model, x, seewhy.Probability(2))
+    torch.testing.assert_close(e.scores, model(x)[:, 2].detach())
+    assert any("by its probability" in note for note in seewhy.explain(model, x).notes)
+    with torch.no_grad():
+        model.head.bias[2] = 30.0
+    assert any("nearly vanishes" in note for note in seewhy.explain(model, x).notes)
+
+
+def test_a_single_score_says_what_its_map_shows():
+    model = net()
+    model.head = nn.Linear(8, 1).double()
+    assert any("what speaks for it" in note for note in seewhy.explain(model, images()).notes)
+
+
 def test_cam_on_a_network_that_pools_class_maps():
     """1x1 convolution to class maps, then their mean: the map of CAM is the class map itself."""
     torch.manual_seed(0)
@@ -382,6 +487,8 @@ def test_a_sure_model_and_its_probability():
         model.head.bias[2] = 50.0
     e = seewhy.explain(model, images(), seewhy.Probability(2))
     assert any("nearly vanishes" in note for note in e.notes)
+    contrast = seewhy.explain(model, images(), seewhy.Probability(2) - seewhy.Probability(1))
+    assert any("nearly vanishes" in note for note in contrast.notes)
 
 
 def test_one_item():
@@ -445,6 +552,7 @@ BAD = {
     "an unknown alignment": ({"align": "exact"}, MethodError, "align is 'exact'; choose one of 'measured'"),
     "an output that is not there": ({"output": "logits"}, ModelError, "nothing at"),
     "a single image": ({"images": images()[0]}, ShapeError, "give images.None."),
+    "rows that are no images": ({"model": net(wrap=lambda s: s.repeat(2, 1))}, ShapeError, r"\(6, 5\) for 3 images"),
     "no layers": ({"layer": []}, LayerError, "as the layer"),
     "a fraction for a class": ({"target": torch.tensor(1.5)}, TargetError, "got float as a target"),
     "a wrapper of replicas": ({"model": nn.DataParallel(net())}, ModelError, "model.module"),

@@ -1,8 +1,8 @@
 """Why did you say that? Heat maps that explain vision models, exact to their papers.
 
-    import seewhy
-    e = seewhy.explain(model, images)
-    e.map, e.notes, e[0].overlay()
+import seewhy
+e = seewhy.explain(model, images)
+e.map, e.notes, e[0].overlay()
 """
 
 from seewhy.data.image import Photo as Photo

@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -27,6 +27,7 @@ from seewhy.targets import ClassScore, Question, Rank
 from seewhy.tensor import chunked, resize
 from seewhy.types import MapWarning, MethodError, Path, ShapeError, Target, TargetError, follow
 
+_SATURATED = "the model is nearly sure, so the gradient of a probability nearly vanishes; a logit keeps it"
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 
 
@@ -84,8 +85,18 @@ class Observation:
         """What the scores say as probabilities; scores that already are, as they are."""
         if self.scores.shape[1] == 1:
             return self.scores.sigmoid()
-        already = bool((self.scores >= 0).all()) and bool((self.scores.sum(1) - 1).abs().max() < 1e-3)
-        return self.scores if already else self.scores.softmax(1)
+        return self.scores if self.already else self.scores.softmax(1)
+
+    @cached_property
+    def already(self) -> bool:
+        """Whether the scores are probabilities as they are: several, not negative, of sum 1."""
+        several = self.scores.shape[1] > 1
+        return several and bool((self.scores >= 0).all()) and bool((self.scores.sum(1) - 1).abs().max() < 1e-3)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the model puts out probabilities and is nearly sure, so that their gradients vanish."""
+        return self.already and float(self.scores.max()) > 0.999
 
     def evidence(self, asked_now: tuple[Target, ...]) -> dict[str, Evidence]:
         """The evidence of every layer for some questions; they share one backward pass."""
@@ -143,7 +154,9 @@ def answer(
     question, notes = _question(subject, shown, manner.output)
     seen = Observation(subject, found, shown, question)
     resolved = [_resolved(each, seen) for each in questions]
-    pairs = list(product(methods, found.groups))
+    order = list(shown.activations)  # as they ran; fusion is from shallow to deep, whatever order they were named in
+    ran = [sorted({p.name: p for p in group}.values(), key=lambda p: order.index(p.name)) for group in found.groups]
+    pairs = list(product(methods, ran))
     explanations: list[Explanation] = []
     constant: dict[int, Maps] = {}
     with torch.inference_mode(False), torch.set_grad_enabled(manner.differentiable):
@@ -179,6 +192,11 @@ def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Qu
     else:
         path, note = score_path(shown.output, len(subject.inputs))
     scores = read_scores(shown.output, path)
+    if scores.ndim == 0 or len(scores) != len(subject.inputs):
+        raise ShapeError(
+            f"the model returned scores of shape {tuple(scores.shape)} for {len(subject.inputs)} images; the first "
+            "axis must be the images: give a model, or an output=, with one row of scores for each"
+        )
     return Question(path, tuple(scores.shape), subject.labels, len(subject.inputs)), [note] if note else []
 
 
@@ -191,11 +209,17 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
                 f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
             )
         place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
-        return targets.resolve(rank.of(seen.scores), question), [f"target: the class {place}, by its logit"]
+        said = (
+            f"target: the class {place}, by its {'probability, which the model puts out' if seen.already else 'logit'}"
+        )
+        if question.classes == 1:
+            said = "target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"
+        return targets.resolve(rank.of(seen.scores), question), [said, *([_SATURATED] if seen.saturated else [])]
     target = targets.resolve(targets.parse(given, question.images), question)
-    doubtful = isinstance(target, ClassScore) and target.kind != "logit" and float(seen.probabilities.max()) > 0.999
-    doubt = "the model is nearly sure, so the gradient of this probability nearly vanishes; the logit keeps it"
-    return target, [doubt] if doubtful else []
+    if seen.already and isinstance(target, ClassScore) and target.kind == "probability":
+        target = replace(target, kind="logit")  # it is the model's output itself
+    certain = float(seen.probabilities.max()) > 0.999 and (seen.already or targets.reads_probabilities(target))
+    return target, [_SATURATED] if certain else []
 
 
 def _maps(evidence: Mapping[str, Evidence], each: Asked, places: Sequence[Place], subject: Subject) -> Maps:

@@ -14,8 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy.model.capture import Capture
-from seewhy.model.outputs import tensors
+from seewhy.model.capture import Capture, averaged
 from seewhy.model.replay import Replay
 from seewhy.model.tokens import Layout
 from seewhy.tensor import spatial_mean
@@ -83,37 +82,43 @@ class Backward:
         return given
 
     @cached_property
-    def cotangents(self) -> list[tuple[Path, Tensor, Tensor]]:
-        """For every tensor of the output that the questions read: its path, itself, the scores' gradients `(q ...)`."""
-        found = [(path, tensor) for path, tensor in tensors(self.capture.output) if tensor.requires_grad]
-        if not found or not any(score.requires_grad for score in self.answers):
-            return []
+    def told(self) -> tuple[Path, Tensor] | None:
+        """Where the scores are read and their gradients with respect to it `(q ...)`, where the targets can tell.
+
+        Never by autograd with respect to several outputs: one may be computed from another, and would count twice.
+        """
         known = [_known_gradient(target, self.capture.output, self.rows) for target in self.questions]
         places = {gradient[0] for gradient in known if gradient}
         if len(places) == 1 and all(known):
-            together = torch.stack([gradient[1] for gradient in known if gradient])
-            return [(path, tensor, together) for path, tensor in found if path in places]
-        leaves = [tensor for _, tensor in found]
-        alone = [
-            torch.autograd.grad(
-                score,
-                leaves,
-                grad_outputs=torch.ones_like(score),
-                retain_graph=True,
-                allow_unused=True,
-                create_graph=self.capture.differentiable,
-            )
-            for score in self.answers
-        ]
-        stacked = [_stack(parts, leaf) for parts, leaf in zip(zip(*alone, strict=True), leaves, strict=True)]
-        return [(*spot, g) for spot, g in zip(found, stacked, strict=True) if g is not None]
+            return next(iter(places)), torch.stack([gradient[1] for gradient in known if gradient])
+        return None
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """The scores' gradients `(q ...)` with respect to every captured layer, as the layer's tensor is laid out."""
-        return self.capture.gradients(
-            [(tensor, g) for _, tensor, g in self.cotangents], tuple(self.capture.activations)
+        layers = tuple(self.capture.activations)
+        if self.told is not None:
+            return self.capture.gradients([(follow(self.capture.output, self.told[0]), self.told[1])], layers)
+        with torch.enable_grad():
+            scores = torch.stack(self.answers)
+        each = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)[:, :, None].expand(
+            -1, -1, len(self.rows)
         )
+        return self.capture.gradients([(scores, each)], layers)
+
+    def of_scores(self, path: Path) -> Tensor | None:
+        """The scores' gradients `(q ...)` with respect to the score tensor, if nothing else of the output is read."""
+        if self.told is not None:
+            return self.told[1] if self.told[0] == path else None
+        read = self.capture.output
+        if not isinstance(read, Tensor) or not all(score.requires_grad for score in self.answers):
+            return None
+        create = self.capture.differentiable
+        alone = [
+            torch.autograd.grad(score, read, torch.ones_like(score), retain_graph=True, create_graph=create)[0]
+            for score in self.answers
+        ]
+        return torch.stack(alone)
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,8 @@ class Evidence:
     def gradients(self) -> Float[Tensor, "q b c *grid"]:
         """d score / d activations.
 
-        Where the model ends in global average pooling and one linear layer, and this very pass proves it, they are
-        known without a backward pass: class weight / number of cells, the same at every cell.
+        Where the model ends in global average pooling and one linear layer, and the graph of this very pass proves it,
+        they are known without a backward pass: class weight / number of cells, the same at every cell.
         """
         known = self.pooled_class_weights
         if known is not None:
@@ -198,15 +203,18 @@ class Evidence:
         """The class weights; None unless the head reads the mean of these activations and puts out the scores."""
         if self.head is None:
             return None
-        read = follow(self.capture.output, self.head.path)
-        means = spatial_mean(self.activations).to(read.dtype)
-        pooled, scores = self.capture.head or (None, None) if self.head.linear is not None else (read, read)
-        if pooled is None or scores is not read or pooled.shape != means.shape or not _same(pooled, means):
+        read, linear = follow(self.capture.output, self.head.path), self.head.linear
+        pooled, scores = self.capture.head or (None, None) if linear is not None else (read, read)
+        layer = self.capture.activations[self.layer]
+        if pooled is None or scores is not read or (linear is not None and not _is_plain(linear)):
             return None
-        given = [g for path, _, g in self.backward.cotangents if path == self.head.path]
-        if len(given) != 1 or len(self.backward.cotangents) != 1:
+        means = spatial_mean(self.activations)
+        if pooled.dtype != means.dtype or pooled.shape != means.shape or not averaged(pooled, layer):
             return None
-        return _full(given[0] if self.head.linear is None else _times(given[0], self.head.linear.weight))
+        known = self.backward.of_scores(self.head.path)
+        if known is None or not _same(pooled, means):
+            return None
+        return known if linear is None else _times(known, linear.weight)
 
     @property
     def scores_at(self) -> Sequence[Callable[[Tensor, Tensor], Tensor]]:
@@ -251,7 +259,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.detach().abs().amax()))
 
 
-def _stack(parts: Sequence[Tensor | None], like: Tensor) -> Tensor | None:
-    if all(part is None for part in parts):
-        return None
-    return torch.stack([torch.zeros_like(like) if part is None else part for part in parts])
+def _is_plain(linear: nn.Linear) -> bool:
+    """Whether the module computes W x + b and nothing else: no subclass (cosine heads, adapters), nobody's hooks."""
+    hooks = (vars(linear)[name] for name in ("_forward_hooks", "_forward_pre_hooks"))
+    return type(linear) is nn.Linear and not any(hooks)

@@ -107,6 +107,15 @@ class Sum:
         """The weighted sum of the terms' scores."""
         return cast(Tensor, sum(weight * target(output, rows) for weight, target in self.terms))
 
+    def gradient(self, output: Any, rows: Rows) -> tuple[Path, Tensor] | None:
+        """As `ClassScore.gradient`, where every term is a logit of the same scores."""
+        known = [t.gradient(output, rows) if isinstance(t, ClassScore) else None for _, t in self.terms]
+        if not all(known) or len({gradient[0] for gradient in known if gradient}) != 1:
+            return None
+        parts = zip(self.terms, known, strict=True)
+        total = sum(weight * gradient[1] for (weight, _), gradient in parts if gradient)
+        return next(gradient[0] for gradient in known if gradient), cast(Tensor, total)
+
     __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
     __neg__, __mul__, __rmul__ = _negative, _times, _times
 
@@ -233,6 +242,15 @@ def class_of(target: Target, image: int) -> int | None:
     if not isinstance(target, ClassScore) or not isinstance(target.classes, tuple):
         return None
     return cast(int, target.classes[image if len(target.classes) > 1 else 0])
+
+
+def reads_probabilities(target: Target) -> bool:
+    """Whether a probability, or its logarithm, is any part of the target."""
+    if isinstance(target, Sum):
+        return any(reads_probabilities(term) for _, term in target.terms)
+    if isinstance(target, Each):
+        return any(map(reads_probabilities, target.targets))
+    return isinstance(target, ClassScore) and target.kind != "logit"
 
 
 def _one_each(listed: Sequence[Any], images: int) -> Target:

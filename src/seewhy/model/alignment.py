@@ -196,6 +196,7 @@ def _middle_signs(
         middle = torch.zeros(length, dtype=cells.dtype, device=cells.device)
         middle[(length - 1) // 2 : length // 2 + 1] = 1
         signs = signs * middle.reshape(-1, *[1] * (cells.ndim - axis - 1))
+    signs[1:] = 0  # where further arguments ask for a row for each image, one is enough and always the same
     (seed,) = torch.autograd.grad(cells, raw, signs)
     return seed, grid
 

@@ -1,5 +1,6 @@
 """One forward pass that keeps the tensors of any layers, and the gradients of any scores with respect to them."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -105,6 +106,23 @@ class Capture:
         )
 
 
+_AVERAGING = re.compile(
+    r"(Mean|Mkldnn\w*|AdaptiveAvgPool\dD|AvgPool\dD|View|UnsafeView|Reshape\w*|Squeeze|Clone|Alias)Backward"
+)
+
+
+def averaged(pooled: Tensor, layer: Tensor) -> bool:
+    """Whether the graph leads from `pooled` to the layer by means, poolings of averages and reshapes alone.
+
+    Equal values would be no proof: a block that is still the identity passes them on, and the gradient differs.
+    """
+    node, first = pooled.grad_fn, torch.autograd.graph.get_gradient_edge(layer).node
+    while node is not None and node is not first and _AVERAGING.match(node.name()):
+        following = [before for before, _ in node.next_functions if before is not None]
+        node = following[0] if len(following) == 1 else None
+    return node is first
+
+
 def capture(
     model: nn.Module,
     args: Sequence[Any],
@@ -141,9 +159,11 @@ def capture(
             kept[name] = tensor
         else:
             torch.set_grad_enabled(True)
-            kept[name] = tensor.detach().requires_grad_()
+            # the tensor itself, since the model may hold it elsewhere too; not where it is the caller's or a buffer
+            kept[name] = (tensor.detach() if id(tensor) in others else tensor).requires_grad_()
         return kept[name].clone()
 
+    others = {id(value) for value in (*args, *kwargs.values())} | {id(buffer) for buffer in model.buffers()}
     with untouched(model), torch.set_grad_enabled(differentiable):
         args = [outside_inference(value) for value in args]
         kwargs = {name: outside_inference(value) for name, value in kwargs.items()}
@@ -225,7 +245,7 @@ def _replaced(output: Any, index: tuple[str | int, ...], tensor: Tensor) -> Any:
         changed = cast(dict[Any, Any], copy(output))
         changed[first] = inner
         return changed
-    parts = [inner if place == first else part for place, part in enumerate(output)]
+    parts = [inner if place == first or part is output[first] else part for place, part in enumerate(output)]
     return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
