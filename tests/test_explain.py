@@ -553,6 +553,7 @@ BAD = {
     "an output that is not there": ({"output": "logits"}, ModelError, "nothing at"),
     "a single image": ({"images": images()[0]}, ShapeError, "give images.None."),
     "rows that are no images": ({"model": net(wrap=lambda s: s.repeat(2, 1))}, ShapeError, r"\(6, 5\) for 3 images"),
+    "a layout of no layer": ({"layout": "b h w c"}, LayerError, "name the layer too"),
     "no layers": ({"layer": []}, LayerError, "as the layer"),
     "a fraction for a class": ({"target": torch.tensor(1.5)}, TargetError, "got float as a target"),
     "a wrapper of replicas": ({"model": nn.DataParallel(net())}, ModelError, "model.module"),

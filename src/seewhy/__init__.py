@@ -1,8 +1,6 @@
 """Why did you say that? Heat maps that explain vision models, exact to their papers.
 
-import seewhy
-e = seewhy.explain(model, images)
-e.map, e.notes, e[0].overlay()
+`e = seewhy.explain(model, images)`, then `e.map`, `e.notes`, `e[0].overlay()`.
 """
 
 from seewhy.data.image import Photo as Photo

@@ -16,7 +16,7 @@ from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import MethodError, Path
+from seewhy.types import LayerError, MethodError, Path
 
 LayerName = str | nn.Module
 
@@ -98,6 +98,8 @@ def locate(
     """
     if align not in _KINDS:
         raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
+    if layout is not None and any(layer is None for group in groups for layer in group):
+        raise LayerError(f"layout={layout!r} says how a named layer is laid out; name the layer too: layer=...")
     asked = {(_remembered_as(layer), align, layout): layer for group in groups for layer in group}
     with held(run.model) as census:
         known: dict[Any, Place | str | int | None] = _MEMORY.get(run.model, run.key()) or {}

@@ -39,6 +39,11 @@ class Census:
         while waiting:
             module = waiting.pop()
             state = vars(module)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise ModelError(
+                    f"the model holds a {type(module).__name__}, whose inside cannot be observed; pass the module that "
+                    "it was scripted or traced from"
+                )
             parameters += [parameter for parameter in state["_parameters"].values() if parameter is not None]
             owned = state["_buffers"]
             buffers += [(owned, name, buffer) for name, buffer in owned.items() if buffer is not None]
