@@ -468,7 +468,7 @@ def test_weights_that_do_not_fit_say_how(factories: types.ModuleType, tmp_path: 
     )
     many = {f"layer{index}": torch.zeros(1) for index in range(9)}
     refused(
-        r"8 of 9 .*, 9 unexpected \('layer0', 'layer1', 'layer2', \.\.\.\)", weights=save(many, tmp_path / "many.pt")
+        r"8 of 9 .*, 9 unexpected \('layer0', 'layer1', 'layer2' and 6 more\)", weights=save(many, tmp_path / "many.pt")
     )
 
 

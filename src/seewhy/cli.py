@@ -18,6 +18,7 @@ from seewhy.registry import METHODS, Method
 from seewhy.saving import file_name, json_text, release
 from seewhy.targets import Rank
 from seewhy.types import SeewhyError
+from seewhy.wording import by
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
 
@@ -147,7 +148,7 @@ def layers(
             (
                 "*" if each.chosen else "",
                 each.name,
-                "x".join(map(str, each.grid)),
+                by(each.grid),
                 str(each.layout),
                 f"{each.gradient_share:.0%}",
             )

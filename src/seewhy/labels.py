@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from seewhy.types import ModelError, TargetError
+from seewhy.wording import near, some
 
 
 def find_label(labels: Sequence[str], text: str) -> int:
@@ -88,10 +88,9 @@ def _nearest(labels: Sequence[str], wanted: str, count: int = 5) -> list[int]:
     owner = {_folded(name): index for index, label in enumerate(labels) for name in _names(label)}
     text = _folded(wanted)
     holding = [index for name, index in owner.items() if text and f" {text} " in f" {name.replace(',', ' ')} "]
-    similar = [owner[name] for name in get_close_matches(text, owner, n=count, cutoff=0.6)]
+    similar = [owner[name] for name in near(text, owner, count)]
     return list(dict.fromkeys([*holding, *similar]))[:count]
 
 
-def _listed(labels: Sequence[str], indices: Sequence[int], count: int = 6) -> str:
-    shown = ", ".join(f"{labels[index]!r} ({index})" for index in indices[:count])
-    return shown + (f" and {len(indices) - count} more" if len(indices) > count else "")
+def _listed(labels: Sequence[str], indices: Sequence[int]) -> str:
+    return some([f"{labels[index]!r} ({index})" for index in indices], 6)

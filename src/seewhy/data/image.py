@@ -4,7 +4,6 @@ import importlib.util
 import re
 import struct
 from dataclasses import dataclass
-from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from seewhy.data.rgb import from_array, upright_rgb
 from seewhy.types import ImageError
+from seewhy.wording import closest
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error)
 _BUNDLED = "skimage:"
@@ -127,8 +127,7 @@ def _check_file(path: Path) -> None:
         raise ImageError(f"'{path}' is a folder; a photo is one file; pass a file in it")
     if not path.exists():
         names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        close = get_close_matches(path.name, names, n=2)
-        way = "closest are " + ", ".join(f"'{name}'" for name in close) if close else "check the path"
+        way = closest(path.name, names, "check the path")
         raise ImageError(f"no file '{path}' (looked in '{path.parent.absolute()}'); a photo must exist; {way}")
     if not path.is_file():
         raise ImageError(f"'{path}' is no regular file; a photo is one; copy it into a file first")

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 from seewhy.types import ModelError
+from seewhy.wording import closest
 from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
-from seewhy.zoo.names import closest
 from seewhy.zoo.weights import load_file
 
 

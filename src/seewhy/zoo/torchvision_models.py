@@ -9,8 +9,8 @@ from torch import nn
 
 from seewhy.data.preprocess import Preprocess
 from seewhy.types import ModelError
+from seewhy.wording import closest
 from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
-from seewhy.zoo.names import closest
 from seewhy.zoo.optional import optional, unreachable
 from seewhy.zoo.weights import load_file
 

@@ -1,7 +1,7 @@
 """Weights files: read without running code, unwrapped, and fitted exactly or not at all."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.types import ModelError
+from seewhy.wording import some
 from seewhy.zoo.loaded import Request
 from seewhy.zoo.optional import optional
 
@@ -98,7 +99,7 @@ def _described(content: Any) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     odd = [f"{key!r}: {type(value).__name__}" for key, value in content.items() if not isinstance(value, Tensor)]
-    return f"entries such as {', '.join(odd[:3])}" if odd else "nothing"
+    return f"entries such as {some(odd)}" if odd else "nothing"
 
 
 def _mismatch(wanted: State, got: State) -> str:
@@ -117,6 +118,5 @@ def _mismatch(wanted: State, got: State) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _counted(items: Collection[str], what: str) -> str:
-    shown = ", ".join([*items][:3]) + (", ..." if len(items) > 3 else "")
-    return f"{len(items)} {what} ({shown})" if items else ""
+def _counted(items: Sequence[str], what: str) -> str:
+    return f"{len(items)} {what} ({some(items)})" if items else ""
