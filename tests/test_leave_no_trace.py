@@ -183,3 +183,61 @@ def test_two_models_in_two_threads_leave_the_process_as_it_was():
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(m, expected[n]) for n in range(2) for m in found[n])
     assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+class Gated(nn.Module):
+    """A frozen trunk inside no_grad with a head outside, as people fine-tune."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.gate = gate
+        self.trunk = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 3, padding=1), nn.GELU())
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        with torch.set_grad_enabled(not self.gate):
+            features = self.trunk(x)
+            features = features * 2
+        return self.head(features.square().mean((2, 3)))
+
+
+@pytest.mark.parametrize("layer", [None, "trunk.1", ["trunk.1", "trunk.3"]])
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam"])
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_a_no_grad_block_inside_the_model_hides_nothing(layer, method, differentiable):
+    torch.manual_seed(0)
+    gated, images = Gated(True), torch.randn(2, 3, 12, 12)
+    plain = Gated(False)
+    plain.load_state_dict(gated.state_dict())
+    there = seewhy.explain(gated, images, 1, method, layer, differentiable=differentiable)
+    here = seewhy.explain(plain, images, 1, method, layer, differentiable=differentiable)
+    assert there.layers == here.layers
+    assert here.map.abs().max() > 0
+    torch.testing.assert_close(there.map, here.map)
+    assert torch.is_grad_enabled()
+
+
+def test_a_model_that_writes_into_its_input_does_not_write_into_the_callers():
+    class Editing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+            self.head = nn.Linear(4, 3)
+
+        def forward(self, x):
+            x.sub_(0.5).div_(0.25)
+            return self.head(self.body(x).square().mean((2, 3)))
+
+    torch.manual_seed(0)
+    model, images = Editing(), torch.rand(2, 3, 12, 12)
+    before = images.clone()
+    first = seewhy.explain(model, images, 1)
+    assert torch.equal(images, before)
+    assert torch.equal(seewhy.explain(model, images, 1).map, first.map)
+
+    def by_half(inputs, scores_at):
+        halved = inputs * 1.0
+        one, two = (scores_at(halved, torch.arange(2)) for _ in range(2))
+        return (one - two)[:, None, None].expand(-1, 2, 2) + torch.eye(2)
+
+    assert float(seewhy.explain(model, images, 1, by_half).map[:, 0, -1].abs().max()) == 0

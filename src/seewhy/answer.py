@@ -101,12 +101,13 @@ class Observation:
     def evidence(self, asked_now: tuple[Target, ...]) -> dict[str, Evidence]:
         """The evidence of every layer for some questions; they share one backward pass."""
         subject = self.subject
-        linear = subject.module.get_submodule(self.found.head) if self.found.head else None
+        known = self.found.known
+        linear = subject.module.get_submodule(known.head) if known.head else None
         head = Head(linear if isinstance(linear, nn.Linear) else None, self.question.path)
         rows = torch.arange(len(subject.inputs), device=subject.inputs.device)
         backward = Backward(self.shown, asked_now, rows)
         spots = {place.name: place.spot for place in self.found.places}
-        replay = Replay(subject.module, subject.inputs, subject.args, subject.kwargs, spots)
+        replay = Replay(subject.module, subject.inputs, subject.args, subject.kwargs, spots, edits=known.edits)
         return {p.name: Evidence(self.shown, backward, p.name, p.layout, head, replay) for p in self.found.places}
 
     def questions_at_once(self) -> int:
@@ -174,14 +175,16 @@ def answer(
 
 
 def _shown(subject: Subject, found: Found, graph: bool, manner: Manner) -> Capture:
+    inputs = subject.inputs.clone() if found.known.edits else subject.inputs
     return capture(
         subject.module,
-        (subject.inputs, *subject.args),
+        (inputs, *subject.args),
         subject.kwargs,
         {place.name: place.spot for place in found.places},
-        head=found.head,
+        head=found.known.head,
         graph=graph,
         differentiable=manner.differentiable,
+        gated=found.known.gated,
     )
 
 

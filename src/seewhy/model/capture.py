@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from seewhy.model.observe import outside_inference, untouched, watched
+from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.types import LayerError, ModelError
 
@@ -132,6 +132,7 @@ def capture(
     head: str | None = None,
     graph: bool = True,
     differentiable: bool = False,
+    gated: bool = False,
 ) -> Capture:
     """Run the model once and keep the tensors at `spots`.
 
@@ -147,6 +148,7 @@ def capture(
         head: a module whose (first) input and output are kept too.
         graph: whether gradients will be asked for.
         differentiable: keep the whole graph, from the model's inputs and parameters on.
+        gated: the model has `no_grad` or `enable_grad` blocks of its own, whose ends shall not end the graph.
 
     Raises:
         LayerError: a spot was not reached: its module did not run, or not that often, or returned something else.
@@ -163,14 +165,25 @@ def capture(
             kept[name] = (tensor.detach() if id(tensor) in others else tensor).requires_grad_()
         return kept[name].clone()
 
-    others = {id(value) for value in (*args, *kwargs.values())} | {id(buffer) for buffer in model.buffers()}
-    with untouched(model), torch.set_grad_enabled(differentiable):
+    others = {id(value) for value in (*args, *kwargs.values())}
+    with untouched(model) as census, torch.set_grad_enabled(differentiable):
+        others |= {id(buffer) for _, owned in census.buffers for buffer in owned.values()}
         args = [outside_inference(value) for value in args]
         kwargs = {name: outside_inference(value) for name, value in kwargs.items()}
-        with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads):
+        gates = _Open() if gated else nullcontext()
+        with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads), gates:
             output = model(*args, **kwargs)
     _check_reached(spots, kept, calls)
     return Capture(model, output, kept, heads[-1] if heads else None, dict(calls), differentiable)
+
+
+class _Open(TorchFunctionMode):
+    """Once the graph has begun, neither entry nor exit of a block of the model's own ends it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if sets_grad_mode(func) and not args[0] and torch.is_grad_enabled():
+            return None
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

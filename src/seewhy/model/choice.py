@@ -7,7 +7,6 @@ from math import prod
 from seewhy.model.capture import Spot
 from seewhy.model.clues import is_bare, layouts_of
 from seewhy.model.graph import Edge, kind, saved, shape_of, weighted
-from seewhy.model.naming import spot_of
 from seewhy.model.tokens import Grid, Layout, fits
 from seewhy.model.trace import Trace, Traced
 from seewhy.types import LayerError
@@ -180,7 +179,7 @@ def _convolved(trace: Trace) -> set[Grid]:
 
 
 def _choice(cells: Cells, reason: str, *notes: str) -> Choice:
-    return Choice(cells.traced.name, spot_of(cells.traced), cells.traced.shape, cells.layout, reason, notes)
+    return Choice(cells.traced.name, cells.traced.spot, cells.traced.shape, cells.layout, reason, notes)
 
 
 def _by(grid: Sequence[int]) -> str:

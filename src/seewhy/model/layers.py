@@ -12,7 +12,7 @@ from seewhy.model.choice import Choice as Choice
 from seewhy.model.choice import choose as choose
 from seewhy.model.choice import shares, spatial
 from seewhy.model.clues import clues_of, layouts_of
-from seewhy.model.naming import WAY_OUT, name_of, recorded, spot_of
+from seewhy.model.naming import WAY_OUT, name_of, recorded
 from seewhy.model.tokens import Grid, Layout, infer, stated
 from seewhy.model.trace import Trace, Traced
 from seewhy.types import LayerError
@@ -102,7 +102,7 @@ def resolve(trace: Trace, layer: str | nn.Module, layout: str | None = None) -> 
         told = stated(layout, traced.shape, trace.size, clues) if layout else infer(traced.shape, trace.size, clues)
     except LayerError as error:
         raise LayerError(f"layer {name!r}: {error}") from error
-    return Choice(traced.name, spot_of(traced), traced.shape, told, f"layer {name!r} was named")
+    return Choice(traced.name, traced.spot, traced.shape, told, f"layer {name!r} was named")
 
 
 def _shapes(found: Sequence[Traced]) -> str:

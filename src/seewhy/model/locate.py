@@ -21,7 +21,6 @@ from seewhy.types import LayerError, MethodError, Path
 LayerName = str | nn.Module
 
 _KINDS = ("measured", "analytic", "tile")
-_MEMORY: Memory[dict[Any, "Place | str | int | None"]] = Memory()
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,37 @@ class Place:
     notes: tuple[str, ...]
 
 
+_Asked = tuple[str | int | None, str, str | None]  # which layer (a module by its id), alignment, stated layout
+
+
+@dataclass(frozen=True)
+class Known:
+    """What was found about a model while its weights had this stamp.
+
+    Args:
+        stamp: of its modules and weights, see `Census.stamp`.
+        head: the linear layer whose output is the scores.
+        gated: it runs a part inside a `no_grad` or `enable_grad` block of its own.
+        edits: it writes into its input.
+        places: the layers that were asked for so far.
+    """
+
+    stamp: int
+    head: str | None
+    gated: bool
+    edits: bool
+    places: Mapping[_Asked, Place]
+
+
+_MEMORY: Memory[Known] = Memory()
+
+
 @dataclass(frozen=True)
 class Found:
-    """The layers of each group that shall become one map, and the model's last linear layer, if it ends in one."""
+    """The layers of each group that shall become one map, and what is known of the model."""
 
     groups: tuple[tuple[Place, ...], ...]
-    head: str | None
+    known: Known
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -100,24 +124,20 @@ def locate(
         raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
     if layout is not None and any(layer is None for group in groups for layer in group):
         raise LayerError(f"layout={layout!r} says how a named layer is laid out; name the layer too: layer=...")
-    asked = {(_remembered_as(layer), align, layout): layer for group in groups for layer in group}
+    keys = [[(_remembered_as(layer), align, layout) for layer in group] for group in groups]
+    asked = {key: layer for row, group in zip(keys, groups, strict=True) for key, layer in zip(row, group, strict=True)}
     with held(run.model) as census:
-        known: dict[Any, Place | str | int | None] = _MEMORY.get(run.model, run.key()) or {}
-        stamp = census.stamp()
-        if anew or known.get("weights") != stamp:  # training moves where cells look
-            known = {"weights": stamp}
-        missing = {key: layer for key, layer in asked.items() if key not in known}
-        if missing:
+        known, stamp = _MEMORY.get(run.model, run.key()), census.stamp()
+        if known is None or anew or known.stamp != stamp:  # training moves where cells look
+            known = None
+        missing = {key: layer for key, layer in asked.items() if known is None or key not in known.places}
+        if known is None or missing:
             trace = run.trace()
-            known = {**known, "head": _head(trace)}
-            known |= {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
+            places = {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
+            before = {} if known is None else known.places
+            known = Known(stamp, _head(trace), trace.gated, trace.edited, {**before, **places})
             _MEMORY.put(run.model, run.key(), known)
-    placed = [[known[_remembered_as(layer), align, layout] for layer in group] for group in groups]
-    head = known["head"]
-    return Found(
-        tuple(tuple(place for place in group if isinstance(place, Place)) for group in placed),
-        head if isinstance(head, str) else None,
-    )
+    return Found(tuple(tuple(known.places[key] for key in row) for row in keys), known)
 
 
 @torch.inference_mode(False)

@@ -1,12 +1,11 @@
-"""Names of layers: as the user writes them, as the record has them, and as a capture finds them."""
+"""Names of layers: as the user writes them, and as the record has them."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
 
 from torch import nn
 
-from seewhy.model.capture import Spot
-from seewhy.model.trace import Trace, Traced
+from seewhy.model.trace import Trace
 from seewhy.types import LayerError
 
 WAY_OUT = "seewhy.layers(model, images) lists the layers that can be explained"
@@ -27,13 +26,6 @@ def name_of(modules: Mapping[str, nn.Module], layer: str | nn.Module) -> str:
         f"got a {type(layer).__name__} as layer, which is no part of the model; pass one of its {len(modules)} modules "
         "or a name, as in layer='layer4'"
     )
-
-
-def spot_of(traced: Traced) -> Spot:
-    """Where a capture finds a tensor that was traced."""
-    called, _, rectifier = traced.name.partition(" + ")
-    module, _, call = called.partition("@")
-    return Spot(module, int(call or 1), traced.path, rectifier or None)
 
 
 def recorded(trace: Trace, name: str) -> str:

@@ -20,41 +20,42 @@ _HELD = threading.local()
 
 @dataclass(frozen=True)
 class Census:
-    """A model's parts as they are now, from one walk over its modules: explaining is so cheap that walks count."""
+    """A model's parts as they are now, from one walk over its modules: explaining is so cheap that walks count.
 
-    modules: frozenset[int]
+    `buffers` holds for each module that has some its table of them, and what is in it now.
+    """
+
+    modules: Sequence[nn.Module]
     parameters: Sequence[nn.Parameter]
-    buffers: Sequence[tuple[dict[str, Tensor | None], str, Tensor]]
+    buffers: Sequence[tuple[dict[str, Tensor | None], Mapping[str, Tensor]]]
     training: Sequence[nn.Module]
-    recurrent: bool
+    kinds: frozenset[type[nn.Module]]
 
     @staticmethod
     def of(model: nn.Module) -> "Census":
         """Walk over the model."""
-        found, waiting = {id(model)}, [model]
+        modules, known = [model], {id(model)}
         parameters: list[nn.Parameter] = []
-        buffers: list[tuple[dict[str, Tensor | None], str, Tensor]] = []
+        buffers: list[tuple[dict[str, Tensor | None], Mapping[str, Tensor]]] = []
         training: list[nn.Module] = []
-        recurrent = False
-        while waiting:
-            module = waiting.pop()
+        for module in modules:  # it grows on the way
             state = vars(module)
-            if isinstance(module, torch.jit.ScriptModule):
-                raise ModelError(
-                    f"the model holds a {type(module).__name__}, whose inside cannot be observed; pass the module that "
-                    "it was scripted or traced from"
-                )
-            parameters += [parameter for parameter in state["_parameters"].values() if parameter is not None]
-            owned = state["_buffers"]
-            buffers += [(owned, name, buffer) for name, buffer in owned.items() if buffer is not None]
+            if owned := state["_parameters"]:
+                parameters += [parameter for parameter in owned.values() if parameter is not None]
+            if owned := state["_buffers"]:
+                buffers.append((owned, {name: buffer for name, buffer in owned.items() if buffer is not None}))
             if module.training:
                 training.append(module)
-            recurrent = recurrent or isinstance(module, nn.RNNBase)
             for child in state["_modules"].values():
-                if child is not None and id(child) not in found:
-                    found.add(id(child))
-                    waiting.append(child)
-        return Census(frozenset(found), parameters, buffers, training, recurrent)
+                if child is not None and id(child) not in known:
+                    known.add(id(child))
+                    modules.append(child)
+        return Census(modules, parameters, buffers, training, frozenset(map(type, modules)))
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether there is a recurrent layer."""
+        return any(issubclass(kind, nn.RNNBase) for kind in self.kinds)
 
     def stamp(self) -> int:
         """Changes whenever a module is exchanged, or a parameter is exchanged or written to.
@@ -63,12 +64,13 @@ class Census:
             ModelError: the model was built inside `inference_mode`.
         """
         try:
-            return hash((self.modules, *[(id(parameter), parameter._version) for parameter in self.parameters]))
+            versions = [parameter._version for parameter in self.parameters]
         except RuntimeError as error:  # tensors of inference mode have no version
             raise ModelError(
                 "the model was built inside torch.inference_mode, so its parameters can take no part in a backward "
                 "pass; build it outside of it"
             ) from error
+        return hash((*map(id, self.modules), *map(id, self.parameters), *versions))
 
 
 @contextmanager
@@ -78,13 +80,13 @@ def held(model: nn.Module) -> Iterator[Census]:
     Raises:
         ModelError: the model is a DataParallel wrapper.
     """
-    _check_observable(model)
     with _LOCK:
         known: dict[int, Census] = vars(_HELD).setdefault("census", {})
         outermost = id(model) not in known
         try:
             if outermost:
                 known[id(model)] = Census.of(model)
+                _check_observable(model, known[id(model)])
             yield known[id(model)]
         finally:
             if outermost:
@@ -92,12 +94,13 @@ def held(model: nn.Module) -> Iterator[Census]:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[Census]:
     """Run `model` in eval mode inside; on leaving, also by an error, everything is as it was.
 
     Restored: every module's training flag, every buffer (functional batch norm moves them even in eval mode), the
     global random state (functional dropout draws from it), and the grad mode. One thread at a time.
-    Compiled code is bypassed, since it silently ignores hooks, and an enclosing `inference_mode` is left.
+    Compiled code is bypassed, since it silently ignores hooks, and an enclosing `inference_mode` is left. Yields the
+    model's parts.
 
     Raises:
         ModelError: as `held`.
@@ -113,7 +116,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         if census.recurrent:
             # cuDNN has no backward of recurrent layers in eval mode, and training mode would change what they compute
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield
+        yield census
 
 
 @contextmanager
@@ -147,12 +150,18 @@ def watched(
             handle.remove()
 
 
-def _check_observable(model: nn.Module) -> None:
+def _check_observable(model: nn.Module, census: Census) -> None:
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise ModelError(
             f"got a {type(model).__name__} wrapper, whose replicas cannot be observed; pass the model inside it, "
             "model.module"
         )
+    for kind in census.kinds:
+        if issubclass(kind, torch.jit.ScriptModule):
+            raise ModelError(
+                f"the model holds a {kind.__name__}, whose inside cannot be observed; pass the module that it was "
+                "scripted or traced from"
+            )
 
 
 @contextmanager
@@ -169,11 +178,12 @@ def _evaluating(training: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _buffers_kept(owned: Sequence[tuple[dict[str, Tensor | None], str, Tensor]]) -> Iterator[None]:
+def _buffers_kept(owned: Sequence[tuple[dict[str, Tensor | None], Mapping[str, Tensor]]]) -> Iterator[None]:
     alike: dict[tuple[torch.dtype, int], list[Tensor]] = {}
-    for _, _, buffer in owned:
-        if not buffer.is_inference():
-            alike.setdefault((buffer.dtype, buffer.get_device()), []).append(buffer)
+    for _, held_now in owned:
+        for buffer in held_now.values():
+            if not buffer.is_inference():
+                alike.setdefault((buffer.dtype, buffer.get_device()), []).append(buffer)
     copies = [(buffers, _joined(buffers)) for buffers in alike.values()]
     try:
         yield
@@ -184,9 +194,9 @@ def _buffers_kept(owned: Sequence[tuple[dict[str, Tensor | None], str, Tensor]])
                     # batch norm writes its statistics without a new version, and we write them back without one, which
                     # would break a backward pass that the user may have waiting
                     buffer.data.copy_(part.reshape(buffer.shape))
-        for names, name, buffer in owned:
-            if names.get(name) is not buffer:
-                names[name] = buffer
+        for table, held_before in owned:
+            if any(table.get(name) is not buffer for name, buffer in held_before.items()):
+                table.update(held_before)
 
 
 def _joined(buffers: Sequence[Tensor]) -> Tensor:
@@ -204,6 +214,15 @@ def _random_state_kept(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
         for device in devices:
             stack.enter_context(torch.random.fork_rng(devices=[device.index or 0], device_type=device.type))
         yield
+
+
+def sets_grad_mode(func: Any) -> bool:
+    """Whether a function that a function mode sees is the entry or exit of a `no_grad` or `enable_grad` block.
+
+    A model's own `no_grad` blocks save memory in training; what it computes does not depend on them, so that neither a
+    trace nor a capture follows them.
+    """
+    return getattr(func, "__name__", "") == "_set_grad_enabled"
 
 
 def outside_inference(value: Any) -> Any:

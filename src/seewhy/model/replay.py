@@ -26,6 +26,7 @@ class Replay:
         kwargs: its keyword arguments, likewise.
         spots: where each named layer is.
         chunk: how many rows are run at once; it changes the memory, never the scores.
+        edits: the model writes into its input, and is given a copy.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Replay:
     kwargs: Mapping[str, Any]
     spots: Mapping[str, Spot]
     chunk: int = 32
+    edits: bool = False
 
     def scores_at(
         self, questions: Sequence[Target], inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"]
@@ -65,7 +67,7 @@ class Replay:
     def _scores(self, questions: Sequence[Target], inputs: Tensor, rows: Tensor) -> Tensor:
         args = [self._of_rows(value, rows) for value in self.args]
         kwargs = {name: self._of_rows(value, rows) for name, value in self.kwargs.items()}
-        output = self.model(inputs, *args, **kwargs)
+        output = self.model(inputs.clone() if self.edits else inputs, *args, **kwargs)
         return torch.stack([target(output, rows) for target in questions])
 
     def _of_rows(self, value: Any, rows: Tensor) -> Any:

@@ -5,7 +5,7 @@ activation is held by name, and an in-place operation after a module does not bl
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 from torch.overrides import TorchFunctionMode
 
+from seewhy.model.capture import Spot
 from seewhy.model.graph import Edge, between, cuts_between, edge_of, readers_of, shape_of
-from seewhy.model.observe import outside_inference, untouched, watched
+from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.types import LayerError, ModelError, Path
 
@@ -32,20 +33,29 @@ _JOINS = {torch.cat, torch.concat, torch.concatenate}
 class Traced:
     """A tensor that a layer put out: `name` is the module, `module@2` its second call, or `module + relu`.
 
-    `path` leads to the tensor inside an output that is a tuple or mapping; `edge` is None where the image has no part
-    in it; `order` counts outputs as they came.
+    `spot` is where a capture finds it; `edge` is None where the image has no part in it; `order` counts outputs as they
+    came.
     """
 
     name: str
-    path: Path
+    spot: Spot
     shape: tuple[int, ...]
     edge: Edge | None
     order: int
 
+    @property
+    def path(self) -> Path:
+        """Leads to the tensor inside an output that is a tuple or mapping."""
+        return self.spot.index
+
 
 @dataclass(frozen=True)
 class Trace:
-    """A model's forward pass on a probe, recorded as a graph from the score tensor back to the image."""
+    """A model's forward pass on a probe, recorded as a graph from the score tensor back to the image.
+
+    `gated`: the model ran a part that could have a gradient inside a `no_grad` or `enable_grad` block of its own, which
+    the record does not follow. `edited`: the model wrote into its input.
+    """
 
     model: nn.Module
     image: Float[Tensor, "b c *s"]
@@ -60,6 +70,8 @@ class Trace:
     readers: Mapping[Node, tuple[Node, ...]]
     cuts: tuple[Edge, ...]
     joined: Mapping[Node, tuple[int, ...]]
+    gated: bool
+    edited: bool
 
     @staticmethod
     def of(
@@ -76,7 +88,8 @@ class Trace:
         Raises:
             LayerError: the score tensor does not depend on the image.
         """
-        leaf, inputs, kwargs = _with_leaf(inputs, kwargs)
+        leaf, given, inputs, kwargs = _with_leaf(inputs, kwargs)
+        version = given._version
         modules = {name: module for name, module in model.named_modules() if name}
         seen: list[_Seen] = []
 
@@ -90,7 +103,7 @@ class Trace:
         if root is None:
             raise LayerError(
                 f"the score tensor of shape {tuple(scores.shape)} does not depend on the image, so no layer explains "
-                "it; pass a model whose forward pass is differentiable, without no_grad, detach or numpy inside"
+                "it; pass a model whose forward pass is differentiable, without detach, inference_mode or numpy inside"
             )
         outputs = _named(seen, calls)
         nodes = between(root[0], torch.autograd.graph.get_gradient_edge(leaf).node)
@@ -104,13 +117,15 @@ class Trace:
             projection=torch.randn(scores.shape, generator=generator).to(scores),
             modules=modules,
             calls=dict(calls),
-            outputs=_by_name([*outputs, *(traced for traced in owners.values() if " + " in traced.name)]),
+            outputs=_by_name([*outputs, *(traced for traced in owners.values() if traced.spot.rectifier)]),
             owners=owners,
             nodes=nodes,
             positions={node: position for position, node in enumerate(nodes)},
             readers=readers_of(nodes),
             cuts=cuts_between(nodes, root),
             joined=functions.joined,
+            gated=functions.gated,
+            edited=given._version != version,
         )
 
     def cuts_of(self, edge: Edge) -> tuple[Edge, ...]:
@@ -157,19 +172,26 @@ class Trace:
 
 
 class _Functions(TorchFunctionMode):
-    """Notes what the graph does not keep: rectifiers called as functions, and the lengths of what was joined."""
+    """Notes what the graph does not keep: rectifiers called as functions, the lengths of what was joined, and gates."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rectified: list[tuple[Edge, str, Edge]] = []
         self.joined: dict[Node, tuple[int, ...]] = {}
+        self.gated = False
+        self._closed = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if sets_grad_mode(func):
+            self.gated = self.gated or bool(args[0] and not self._closed)  # a capture runs the trunk without a graph
+            self._closed = not args[0]
+            return None if self._closed else func(*args)
         name = getattr(func, "__name__", "").strip("_")
         before = edge_of(args[0]) if name in _RECTIFIERS and args and isinstance(args[0], Tensor) else None
         result = func(*args, **(kwargs or {}))
+        self.gated = self.gated or (self._closed and isinstance(result, Tensor) and result.requires_grad)
         after = edge_of(result) if before or func in _JOINS else None
         if before and after:
             self.rectified.append((before, name, after))
@@ -183,7 +205,10 @@ def _joined(tensors: Sequence[Tensor], dim: int = 0, **_options: Any) -> tuple[S
     return tensors, dim
 
 
-def _with_leaf(inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], Mapping[str, Any]]:
+def _with_leaf(
+    inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, tuple[Any, ...], Mapping[str, Any]]:
+    """The leaf, its copy, and the arguments with that copy in the image's place."""
     # the model gets a copy of the leaf, since an in-place operation on a leaf is refused by autograd
     for place, value in [*enumerate(inputs), *kwargs.items()]:
         if isinstance(value, Tensor) and value.is_floating_point():
@@ -191,14 +216,14 @@ def _with_leaf(inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tens
             with torch.enable_grad():
                 copy = leaf.clone()
             if isinstance(place, int):
-                return leaf, (*inputs[:place], copy, *inputs[place + 1 :]), kwargs
-            return leaf, inputs, {**kwargs, place: copy}
+                return leaf, copy, (*inputs[:place], copy, *inputs[place + 1 :]), kwargs
+            return leaf, copy, inputs, {**kwargs, place: copy}
     raise LayerError("no image among the inputs: got no tensor of floating point numbers; pass the images first")
 
 
 def _named(seen: Sequence[_Seen], calls: Mapping[str, int]) -> list[Traced]:
     return [
-        Traced(name if calls[name] == 1 else f"{name}@{call}", path, shape, edge, order)
+        Traced(name if calls[name] == 1 else f"{name}@{call}", Spot(name, call, path), shape, edge, order)
         for order, (name, call, path, shape, edge) in enumerate(seen)
     ]
 
@@ -220,7 +245,7 @@ def _owners(outputs: Sequence[Traced]) -> dict[Edge, Traced]:
         if traced.edge is None:
             continue
         owner = owners.get(traced.edge)
-        encloses = owner is not None and owner.name.startswith(traced.name.partition("@")[0] + ".")
+        encloses = owner is not None and owner.spot.module.startswith(traced.spot.module + ".")
         if owner is None or (not traced.path and (owner.path or encloses)):
             owners[traced.edge] = traced
     return owners
@@ -232,5 +257,6 @@ def _functional(rectified: Sequence[tuple[Edge, str, Edge]], owners: Mapping[Edg
     for before, name, after in rectified:
         owner = owners.get(before)
         if owner is not None and after not in owners:
-            found[after] = Traced(f"{owner.name} + {name}", owner.path, shape_of(after), after, owner.order)
+            spot = replace(owner.spot, rectifier=name)
+            found[after] = Traced(f"{owner.name} + {name}", spot, shape_of(after), after, owner.order)
     return found
