@@ -143,21 +143,6 @@ def test_boxes_beyond_the_picture_and_of_one_pixel_do_not_crash():
     np.testing.assert_array_equal(found[8:], PIXELS[8:])
 
 
-@pytest.mark.parametrize("box", [(0, 0, 60, 50), (150, 70, 200, 100), (20, 60, 90, 99)])
-def test_labels_of_boxes_stay_inside_the_picture(box):
-    grey = Image.new("RGB", (200, 100), (128, 128, 128))
-    found = np.asarray(draw_boxes(grey, [box], labels=["Egyptian cat"], color=(255, 255, 0))).astype(int)
-    plate = paragraph("Egyptian cat", 11, width=192, ink=BLACK, paper=(255, 255, 0), margin=3)
-    places = [
-        (y, x)
-        for y in range(100 - plate.height + 1)
-        for x in range(200 - plate.width + 1)
-        if (found[y, x] == [255, 255, 0]).all()
-        and (found[y : y + plate.height, x : x + plate.width] == np.asarray(plate)).all()
-    ]
-    assert len(places) == 1
-
-
 def test_text_is_wrapped_and_no_letter_is_lost():
     face = text_file._font(15, None)
     words = "Grad-CAM of features.denseblock4.denselayer16.conv2 and more"
@@ -170,12 +155,14 @@ def test_text_is_wrapped_and_no_letter_is_lost():
 
 
 @pytest.mark.parametrize("words", ["gjpqy|ÅÇ", "W" * 12, "an Egyptian cat (87 %) · layer4.2", "日本 кот\ud800\x07\t😀"])
-def test_no_ink_touches_the_border_of_a_paragraph(words):
+def test_no_ink_is_cut_off_at_the_border_of_a_paragraph(words):
+    def ink(text, size):
+        return (255 - np.asarray(paragraph(text, size, width=3000, ink=BLACK)).astype(int)).sum()
+
     for size in (11, 15, 19):
-        picture = np.asarray(paragraph(words, size, width=120, ink=BLACK, margin=2)).min(-1)
-        assert picture.min() < 128
-        rim = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
-        assert (rim == 255).all()
+        wide = words * 5  # a wider line: the words get room at all four sides
+        assert ink(words, size) > 0
+        assert ink(f"\n{words}\n\n{wide}", size) == ink(words, size) + ink(wide, size)
 
 
 @pytest.mark.parametrize("size", [11, 15, 19, 60])
@@ -287,8 +274,6 @@ def test_other_errors_say_the_rule_and_the_way_out():
         colorize(torch.tensor([[-1.0, 1.0]]))
     with pytest.raises(ShapeError, match=r"got heat of \(0, 4\); a picture has pixels"):
         colorize(torch.zeros(0, 4))
-    with pytest.raises(ShapeError, match="got 1 labels for 2 boxes; there is one for each or none; add the rest"):
-        draw_boxes(PHOTO, [(0, 0, 1, 1)] * 2, labels=["a"])
     with pytest.raises(ShapeError, match="got 0 panels in None columns; a figure has at least one of each; add one"):
         figure([])
     with pytest.raises(ShapeError, match="got 1 panels in 0 columns"):

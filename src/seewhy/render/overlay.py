@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
 from seewhy.render.color import DIVERGING, checked, colorize
-from seewhy.render.text import Color, paragraph
 from seewhy.types import MethodError, ShapeError
 
 Background = Literal["photo", "edges", "grey"]
 Corners = tuple[float, float, float, float]
+_LINE, _RIM = (255, 255, 255), (0, 0, 0)
 
 
 def overlay(
@@ -74,46 +74,23 @@ def edges(photo: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(grey).astype(np.uint8)).convert("RGB")
 
 
-def draw_boxes(
-    image: Image.Image, boxes: Sequence[Corners], *, labels: Sequence[str] = (), color: Color = (255, 255, 255)
-) -> Image.Image:
-    """The picture with boxes drawn just inside their edges, light with a dark rim, so they show on anything.
+def draw_boxes(image: Image.Image, boxes: Sequence[Corners]) -> Image.Image:
+    """The picture with boxes drawn just inside their edges, white with a dark rim, so they show on anything.
 
     Args:
         image: any picture; it is not changed.
         boxes: (x0, y0, x1, y1) in pixel edges, such as `Box.xyxy`; what lies outside the picture is cut off.
-        labels: none, or a text for each box.
-        color: RGB 0..255.
-
-    Raises:
-        ShapeError: where there are labels, but not one for each box.
     """
-    if labels and len(labels) != len(boxes):
-        raise ShapeError(
-            f"got {len(labels)} labels for {len(boxes)} boxes; there is one for each or none; add the rest"
-        )
     canvas = image.convert("RGB")
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(min(image.size) / 120))
     for x0, y0, x1, y1 in boxes:
         left, top, right, bottom = round(x0), round(y0), max(round(x1), round(x0) + 1), max(round(y1), round(y0) + 1)
-        for inset, paint in ((0, (0, 0, 0)), (width, color)):
+        for inset, paint in ((0, _RIM), (width, _LINE)):
             box = (left + inset, top + inset, right - 1 - inset, bottom - 1 - inset)
             if box[0] <= box[2] and box[1] <= box[3]:
                 draw.rectangle(box, outline=paint, width=width)
-    for box, label in zip(boxes, labels, strict=False):
-        _tag(canvas, box, label, color)
     return canvas
-
-
-def _tag(canvas: Image.Image, box: Corners, label: str, color: Color) -> None:
-    """A label on its box's upper left corner, above it where there is room, and always inside the picture."""
-    size = max(11, round(min(canvas.size) / 24))
-    text = paragraph(label, size, width=canvas.width - 8, ink=(0, 0, 0), paper=color, margin=3)
-    left = min(max(round(box[0]), 0), max(canvas.width - text.width, 0))
-    above = round(box[1]) - text.height
-    top = above if above >= 0 else min(max(round(box[1]), 0), max(canvas.height - text.height, 0))
-    canvas.paste(text, (left, top))
 
 
 def _background(photo: Image.Image, background: Background) -> Image.Image:

@@ -14,10 +14,8 @@ _PLAIN = str.maketrans({"–": "-", "—": "-", "−": "-", "×": "x", "→": "-
 _LEADING = 1.3
 
 
-def paragraph(
-    text: str, size: int, *, width: int, ink: Color, paper: Color = (255, 255, 255), margin: int = 0
-) -> Image.Image:
-    """A picture of a text, its lines centered, as narrow as they allow and at most `width` wide without the margin.
+def paragraph(text: str, size: int, *, width: int, ink: Color) -> Image.Image:
+    """A picture of a text on white, its lines centered, as narrow as they allow and at most `width` wide.
 
     Letters that no font here can show lose their accents, or become empty boxes; nothing is an error.
     """
@@ -29,11 +27,10 @@ def paragraph(
     widths = [int(face.getlength(line)) + 1 for line in lines]
     _, top, _, bottom = face.getbbox("ÅÇgjy|")
     step = round(max(bottom, (bottom - top) * _LEADING))
-    picture = Image.new("RGB", (max(widths) + 2 * margin, step * len(lines) + 2 * margin), paper)
+    picture = Image.new("RGB", (max(widths), step * len(lines)), (255, 255, 255))
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        place = (margin + (max(widths) - widths[number]) // 2, margin + number * step)
-        draw.text(place, line, font=face, fill=ink)
+        draw.text(((max(widths) - widths[number]) // 2, number * step), line, font=face, fill=ink)
     return picture
 
 
