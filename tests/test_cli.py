@@ -140,6 +140,24 @@ def test_photos_of_one_name_do_not_overwrite_each_other(capsys: pytest.CaptureFi
         np.testing.assert_array_equal(np.load(entry["files"][1])["map"], expected)
 
 
+def test_photos_of_one_long_name_do_not_overwrite_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    photos = [picture(f"{folder}/{'x' * 150}.png") for folder in "abc"]
+    assert main(["explain", *photos, SMALL, "--target", "1"]) == 0
+    assert len(list(Path("explained").iterdir())) == 9
+    assert [line.partition(":")[0][-3:] for line in capsys.readouterr().out.splitlines() if line[0] == "x"] == [
+        "xxx",
+        "x-2",
+        "x-3",
+    ]
+
+
+def test_boxes_are_drawn_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", picture("a.png"), SMALL, "--boxes"]) == 0
+    item = seewhy.explain(small(), "a.png")[0]
+    with Image.open(capsys.readouterr().out.splitlines()[-1].removeprefix("  overlay: ")) as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(item.overlay(boxes=item.boxes())))
+
+
 def test_a_map_that_says_nothing_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (40, 30)).save("black.png")
     with warnings.catch_warnings(record=True) as warned:
@@ -338,7 +356,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {command} " in told for command in ("explain", "compare", "layers", "methods"))
     assert main(["explain", "--help"]) == 0
     told = capsys.readouterr().out
-    names = ("model", "weights", "target", "method", "layer", "out", "topk", "align", "json")
+    names = ("model", "weights", "target", "method", "layer", "out", "topk", "align", "boxes", "json")
     assert all(f"--{name} " in told for name in names)
 
 

@@ -22,13 +22,15 @@ ALLOWED = {
     "render": "types tensor localize",
     "targets": "types tensor labels",
     "metrics": "types tensor localize",
-    "registry": "types methods metrics wording",
+    "registry": "types methods metrics evidence wording",
     "evidence": "types tensor model",
     "zoo": "types tensor data labels wording",
-    "explanation": "types tensor data render localize saving",
-    "subject": "types data zoo explanation",
+    "item": "types tensor wording data render localize saving",
+    "explanation": "tensor render saving item",
+    "comparison": "render saving item explanation",
+    "subject": "types data zoo item",
     "answer": "types tensor targets ensemble model evidence registry subject explanation",
-    "explain": "types data zoo model subject answer explanation",
+    "explain": "types data zoo model subject answer explanation comparison",
 }
 FREE = {"cli", "__init__"}
 

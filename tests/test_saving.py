@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 
 import seewhy
-from seewhy.saving import file_name, json_text, write
-from seewhy.types import ImageError
+from seewhy.saving import distinct, file_name, json_text, write
+from seewhy.types import OutputError
 
 
 def fill(content: bytes):
@@ -35,7 +35,7 @@ def failing(error: BaseException):
 
 def test_all_files_are_there_and_nothing_else(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "deep"
-    written = write(folder, {"a.txt": fill(b"a"), "b.txt": fill(b"b")})
+    written = write(folder, {"a.txt": fill(b"a"), "b.txt": fill(b"b")}.items())
     assert written == [folder / "a.txt", folder / "b.txt"]
     assert [path.read_bytes() for path in sorted(folder.iterdir())] == [b"a", b"b"]
 
@@ -43,10 +43,22 @@ def test_all_files_are_there_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("bug"), KeyboardInterrupt()])
 def test_an_interrupted_write_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "a.txt").write_text("old")
-    expected = ImageError if isinstance(error, OSError) else type(error)
+    expected = OutputError if isinstance(error, OSError) else type(error)
     with pytest.raises(expected):
-        write(tmp_path, {"a.txt": fill(b"new"), "b.txt": failing(error), "c.txt": fill(b"c")})
+        write(tmp_path, {"a.txt": fill(b"new"), "b.txt": failing(error), "c.txt": fill(b"c")}.items())
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_file_is_asked_for_when_the_one_before_is_written(tmp_path: Path) -> None:
+    seen: list[list[bytes]] = []
+
+    def files():
+        for name in ("a.txt", "b.txt"):
+            seen.append([path.read_bytes() for path in tmp_path.iterdir()])
+            yield name, fill(b"whole")
+
+    write(tmp_path, files())
+    assert seen == [[], [b"whole"]]
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -57,7 +69,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
         file.write(b"new")
         seen.append((tmp_path / "a.txt").read_text())
 
-    write(tmp_path, {"a.txt": look})
+    write(tmp_path, {"a.txt": look}.items())
     assert seen == ["old"]
     assert (tmp_path / "a.txt").read_text() == "new"
 
@@ -66,7 +78,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
 def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        (path,) = write(tmp_path, {"a.txt": fill(b"a")})
+        (path,) = write(tmp_path, {"a.txt": fill(b"a")}.items())
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
@@ -75,8 +87,8 @@ def test_permissions_are_those_of_any_new_file(tmp_path: Path, mask: int) -> Non
 @pytest.mark.parametrize("below", ["file", "file/below"])
 def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ImageError) as error:
-        write(tmp_path / below, {"a.txt": fill(b"a")})
+    with pytest.raises(OutputError) as error:
+        write(tmp_path / below, {"a.txt": fill(b"a")}.items())
     reason = "File exists" if below == "file" else "Not a directory"
     assert str(error.value) == (
         f"cannot write to the folder '{tmp_path / below}' ({reason}); results need a folder with write permission and "
@@ -86,8 +98,8 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_sentence(tmp_path: Path, be
 
 
 def test_an_error_without_a_number_says_its_text(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"\(encoder error -2\)"):  # as Pillow raises it
-        write(tmp_path, {"a.png": failing(OSError("encoder error -2"))})
+    with pytest.raises(OutputError, match=r"\(encoder error -2\)"):  # as Pillow raises it
+        write(tmp_path, {"a.png": failing(OSError("encoder error -2"))}.items())
 
 
 @pytest.mark.parametrize(
@@ -107,6 +119,18 @@ def test_names_of_files(text: str, name: str) -> None:
 
 def test_long_names_are_cut_between_letters() -> None:
     assert file_name("猫" * 300) == "猫" * 36  # 110 bytes, 3 each
+
+
+def test_what_tells_equal_names_apart_is_not_cut_off() -> None:
+    assert file_name("猫" * 300, "-12") == "猫" * 35 + "-12"  # 107 bytes and 3
+    assert file_name("cat", "-2") == "cat-2"
+    assert file_name(file_name("x" * 300, "-2")) == "x" * 108 + "-2"
+
+
+def test_a_name_that_is_taken_gets_the_first_free_number() -> None:
+    assert distinct("a", []) == "a"
+    assert distinct("a", ["a", "a-3"]) == "a-2"
+    assert distinct("Cat", iter(["cAT", "cat-2", "b"])) == "Cat-3"  # some file systems do not tell upper from lower case
 
 
 def test_strict_json() -> None:
@@ -182,6 +206,6 @@ def small_files() -> Iterator[None]:
 def test_a_full_disk_leaves_no_part_of_an_explanation(tmp_path: Path, small_files: None, verb: str) -> None:
     x = torch.rand(1, 3, 64, 64)
     save = partial(seewhy.explain(net(), x).save if verb == "explanation" else seewhy.compare(net(), x).save, tmp_path)
-    with pytest.raises(ImageError, match=r"cannot write to the folder '.*' \(File too large\)"):
+    with pytest.raises(OutputError, match=r"cannot write to the folder '.*' \(File too large\)"):
         save()
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 `e = seewhy.explain(model, images)`, then `e.map`, `e.notes`, `e[0].overlay()`.
 """
 
+from seewhy.comparison import Comparison as Comparison
 from seewhy.data.image import Photo as Photo
 from seewhy.data.image import read as read
 from seewhy.data.preprocess import Preprocess as Preprocess
@@ -10,7 +11,6 @@ from seewhy.evidence import needs as needs
 from seewhy.explain import compare as compare
 from seewhy.explain import explain as explain
 from seewhy.explain import layers as layers
-from seewhy.explanation import Comparison as Comparison
 from seewhy.explanation import Explanation as Explanation
 from seewhy.methods import cam as cam
 from seewhy.methods import eigen_cam as eigen_cam
@@ -31,6 +31,7 @@ from seewhy.types import LayerError as LayerError
 from seewhy.types import MapWarning as MapWarning
 from seewhy.types import MethodError as MethodError
 from seewhy.types import ModelError as ModelError
+from seewhy.types import OutputError as OutputError
 from seewhy.types import SeewhyError as SeewhyError
 from seewhy.types import ShapeError as ShapeError
 from seewhy.types import TargetError as TargetError

@@ -5,6 +5,7 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Annotated, Any, cast
@@ -17,7 +18,7 @@ from seewhy.explanation import Explanation
 from seewhy.registry import METHODS, Method
 from seewhy.saving import file_name, json_text, release
 from seewhy.targets import Rank
-from seewhy.types import SeewhyError
+from seewhy.types import OutputError, SeewhyError
 from seewhy.wording import by
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
@@ -65,6 +66,7 @@ def explain(
     out: Out = Path("explained"),
     topk: Annotated[int, typer.Option(min=1, help="Explain this many of the likeliest classes.")] = 1,
     align: Align = "measured",
+    boxes: Annotated[bool, typer.Option("--boxes", help="Draw the box of the heat above 15 % of its maximum.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write, for each photo, a picture of why the model said what it said."""
@@ -84,9 +86,10 @@ def explain(
             _complain(error)
             continue
         for answer in answers:
-            files = answer.save(out)
-            manifests.append({"photo": source, **answer.to_dict(), "files": [str(file) for file in files]})
-            if not as_json:
+            files = answer.save(out, boxes=boxes)
+            if as_json:
+                manifests.append({"photo": source, **answer.to_dict(), "files": [str(file) for file in files]})
+            else:
                 _say(answer, files)
     if as_json:
         _print(json_text(manifests).rstrip())
@@ -216,12 +219,13 @@ def _conclude(failed: int, of: int) -> None:
 
 def _distinct(photo: seewhy.Photo, source: str, names: set[str]) -> seewhy.Photo:
     """The photo under a name that no earlier one has, in any case of letters, so that no result is overwritten."""
-    name, number = photo.name, 1
+    name, numbers = photo.name, count(2)
     while file_name(name).casefold() in names:
-        number += 1
-        name = f"{photo.name}-{number}"
+        name = file_name(photo.name, f"-{next(numbers)}")
     names.add(file_name(name).casefold())
-    return photo if number == 1 else replace(photo, name=name, notes=(*photo.notes, f"this name is for {source}"))
+    if name == photo.name:
+        return photo
+    return replace(photo, name=name, notes=(*photo.notes, f"this name is for {source}"))
 
 
 def _target(text: str) -> int | str:
@@ -266,7 +270,7 @@ def _print(text: str) -> None:
     except BrokenPipeError:  # whoever read has enough: typer ends quietly
         raise
     except OSError as error:
-        raise SeewhyError(f"cannot print ({error.strerror}); send the output where there is room") from error
+        raise OutputError(f"cannot print ({error.strerror}); send the output where there is room") from error
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> None:

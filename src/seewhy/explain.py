@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from seewhy.answer import Manner, answer, asked
+from seewhy.comparison import Comparison
 from seewhy.data.preprocess import Preprocess
-from seewhy.explanation import Comparison, Explanation
+from seewhy.explanation import Explanation
 from seewhy.model.layers import Candidate
 from seewhy.model.locate import LayerName, Run, listed
 from seewhy.subject import subject

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seewhy.data.frame import Frame
 from seewhy.data.image import Photo, read
 from seewhy.data.preprocess import Preprocess
-from seewhy.explanation import Picture
+from seewhy.item import Picture
 from seewhy.types import ModelError, ShapeError
 from seewhy.zoo import Loaded
 

@@ -62,6 +62,10 @@ class ImageError(SeewhyError):
     """A picture that cannot be read: missing, truncated, no image at all, or too large."""
 
 
+class OutputError(SeewhyError):
+    """Results that could not be written."""
+
+
 class ModelError(SeewhyError):
     """A model that cannot be loaded or observed."""
 

@@ -1,0 +1,178 @@
+"""One image's explanation, and the photo that it is laid over."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from seewhy import localize
+from seewhy.data.frame import Frame
+from seewhy.render.figure import Panel
+from seewhy.render.html import html_of
+from seewhy.render.overlay import Background, draw_boxes, overlay
+from seewhy.saving import file_name
+from seewhy.tensor import unit
+from seewhy.types import ShapeError
+from seewhy.wording import by, some
+
+LEGEND = "heat, each map divided by its own maximum"
+"""What the colors of an item's panel mean."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The photo behind one row of the batch, with the way from the model's input back to its pixels.
+
+    It is drawn when first looked at, since most maps of tensors never are.
+    """
+
+    draw: Callable[[], Image.Image] = field(repr=False)
+    frame: Frame
+    name: str
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The photo's own pixels."""
+        return self.draw()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Item:
+    """One image's explanation.
+
+    Attributes:
+        map: heat at the model's input size, raw units.
+        raw: the method's own map of each layer.
+        score: the score that was explained.
+        probability: of the class that was asked for, where there is one.
+    """
+
+    map: Float[Tensor, "*s"]
+    raw: Mapping[str, Float[Tensor, "*_"]]
+    target: str
+    class_index: int | None
+    score: float
+    probability: float | None
+    method: str
+    title: str
+    layers: tuple[str, ...]
+    signed: bool
+    notes: tuple[str, ...]
+    picture: Picture | None
+    name: str
+
+    def on_photo(self) -> Float[Tensor, "H W"]:
+        """The raw map at the photo's own pixels, aligned to the half pixel; zero where the model did not look."""
+        return self._photo_map.clone()  # the caller may write into it
+
+    @cached_property
+    def _photo_map(self) -> Float[Tensor, "H W"]:
+        return self._pictured().frame.to_photo(self.map[None])[0]
+
+    def heat(self, *, signed: bool = False) -> Float[Tensor, "H W"]:
+        """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero."""
+        heat = self._photo_map
+        if not signed:
+            return unit(heat[None])[0]
+        return heat / heat.abs().amax().clamp_min(torch.finfo(heat.dtype).tiny)
+
+    def overlay(
+        self,
+        *,
+        colormap: str = "turbo",
+        opacity: float = 0.6,
+        background: Background = "photo",
+        signed: bool = False,
+        boxes: Sequence[localize.Box] = (),
+    ) -> Image.Image:
+        """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is.
+
+        Args:
+            colormap: `turbo`, `inferno`, or `jet` for likeness with papers.
+            opacity: of the greatest heat.
+            background: the `photo`, its `edges`, or the photo in `grey`.
+            signed: show negative values too, on a map of two colors, for methods whose map has them.
+            boxes: drawn on top, such as `item.boxes(0.5)`.
+        """
+        heat = self.heat(signed=signed)
+        colormap = "coolwarm" if signed else colormap  # by sign, not by value: an all-positive map too
+        drawn = overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=background)
+        return draw_boxes(drawn, [box.xyxy for box in boxes])
+
+    def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
+        """Boxes of the photo's pixels where the heat is at least `threshold` of its maximum.
+
+        By default the rule of the Grad-CAM paper: 15 % of the maximum, the largest connected segment.
+        """
+        return localize.boxes(self._photo_map, threshold, largest)
+
+    def peak(self) -> tuple[int, int] | None:
+        """Row and column of the photo's pixel with the most heat; None where the map has no positive value."""
+        return localize.peak(self._photo_map)
+
+    def caption(self) -> list[str]:
+        """What a title says: the target with its probability, then the method with its layer."""
+        percent = "" if self.probability is None else f"  {100 * self.probability:.1f} %"
+        return [f"{self.target}{percent}", f"{self.title} · {', '.join(self.layers)}"]
+
+    def panel(self) -> Panel:
+        """The overlay with its caption, ready for a figure."""
+        return Panel(self.overlay(), self.caption())
+
+    def stem(self) -> str:
+        """What its files are called: photo, method, target and its index, since two classes may share a name."""
+        index = "" if self.class_index is None else f"-{self.class_index}"
+        return f"{file_name(self.name)}_{file_name(f'{self.method}_{self.target}')}{index}"
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The raw values as they are saved: `map`, `photo` (the map at the photo's pixels), `raw/LAYER`."""
+        raw = {f"raw/{name}": values.cpu().numpy() for name, values in self.raw.items()}
+        photo = {"photo": self._photo_map.cpu().numpy()} if self.picture else {}
+        return {"map": self.map.cpu().numpy(), **photo, **raw}
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of this image."""
+        located = {}
+        if self.picture is not None:
+            located = {
+                "photo_size": list(self._photo_map.shape),
+                "peak": self.peak(),
+                "boxes": [asdict(b) for b in self.boxes()],
+            }
+        return {
+            "name": self.name,
+            "target": self.target,
+            "class": self.class_index,
+            "score": self.score,
+            "probability": self.probability,
+            "map_minimum": float(self.map.min()),
+            "map_maximum": float(self.map.max()),
+            **located,
+        }
+
+    def _pictured(self) -> Picture:
+        if self.picture is None:
+            raise ShapeError(
+                f"the input of size {tuple(self.map.shape)} is no picture, so there is nothing to lay the map over; "
+                "use the map itself: e.map and e.raw"
+            )
+        return self.picture
+
+    def __repr__(self) -> str:
+        return f"<Item {self.name!r}: {gist([self.method], [self.target], [self.layers], self.map.shape)}>"
+
+    def _repr_html_(self) -> str:
+        return html_of(self.panel().image if self.picture else None, self.caption(), self.notes)
+
+
+def gist(methods: Iterable[str], targets: Iterable[str], layers: Iterable[Sequence[str]], size: Sequence[int]) -> str:
+    """What was explained, in one line: methods, targets, layers (fused ones with a plus between), the maps' size."""
+    parts = (methods, map(repr, targets), (" + ".join(fused) for fused in layers))
+    method, target, layer = (some(list(dict.fromkeys(part))) for part in parts)
+    return f"{method} of {target} at {layer}, {by(size)}"
