@@ -90,6 +90,27 @@ def test_who_writes_into_a_map_on_the_photo_changes_no_other() -> None:
     assert item.overlay().tobytes() == drawn
 
 
+NOTES = ("made by hand", "squeezed", "named by their number")
+
+
+@pytest.mark.parametrize(
+    ("given", "void"),
+    [
+        ({}, set()),
+        ({"preprocess": seewhy.Preprocess((12, 16), "squash")}, {"squeezed"}),
+        ({"labels": ["a", "b", "c"]}, {"named by their number"}),
+        ({"images": images()}, {"squeezed"}),  # as the model takes them: nothing was preprocessed
+    ],
+    ids=lambda given: "-".join(given),
+)
+def test_notes_tell_only_of_what_was_used(given: dict[str, object], void: set[str]) -> None:
+    how = seewhy.Preprocess((12, 16))
+    model = seewhy.Loaded(net(), how, ("x", "y", "z"), "mine", *((note,) for note in NOTES))
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    e = seewhy.explain(model, **{"images": photo, "target": 1, **given})
+    assert set(NOTES) & set(e.notes) == set(NOTES) - void
+
+
 def test_boxes_are_drawn_on_the_overlay_where_they_are_asked_for(tmp_path: Path) -> None:
     e = explained(1)
     item = e[0]

@@ -52,7 +52,8 @@ def factories(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module = types.ModuleType(HERE)
     labels = ("cat", "dog", "bird")
     module.small = Small  # type: ignore[attr-defined]
-    module.complete = lambda: Loaded(Small(), Preprocess((8, 8)), labels, "mine", ("made by hand",))  # type: ignore[attr-defined]
+    notes = (("made by hand",), ("squeezed",), ("by their number",))
+    module.complete = lambda: Loaded(Small(), Preprocess((8, 8)), labels, "mine", *notes)  # type: ignore[attr-defined]
     module.nothing = lambda: None  # type: ignore[attr-defined]
     module.number = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, HERE, module)
@@ -81,7 +82,8 @@ def test_the_default_network_names_the_coffee() -> None:
     flat, _ = loaded.preprocess(read(Image.new("RGB", (300, 260), (127, 255, 0))))
     torch.testing.assert_close(flat.mean((1, 2)), torch.tensor([0.0, 1.0, -127 / 128]))  # (pixel - 127) / 128
     squeezed = "the whole photo is squeezed into 224x224; the authors crop its center"
-    assert loaded.notes == ("weights from efficientnet-lite0-57934424.pth", squeezed)
+    assert loaded.notes == ("weights from efficientnet-lite0-57934424.pth",)
+    assert loaded.preprocess_notes == (squeezed,)
 
 
 @pytest.mark.slow
@@ -162,10 +164,11 @@ def test_a_timm_model_comes_with_imagenets_synonyms() -> None:
     assert loaded.labels[281] == "tabby, tabby cat"
     assert loaded.name == "timm:resnet18"
     assert not loaded.module.training
-    assert loaded.notes == (
-        "random weights: nothing it shows is a finding",
-        "labels of imagenet-1k, taken by the number of classes",
-    )
+    assert loaded.notes == ("random weights: nothing it shows is a finding",)
+    assert loaded.preprocess_notes == ()
+    assert loaded.label_notes == ("labels of imagenet-1k, taken by the number of classes",)
+    own = load("timm:resnet18", weights="random", labels=[str(index) for index in range(1000)])
+    assert own.label_notes == ()
 
 
 def test_a_timm_file_of_a_fine_tuned_head(tmp_path: Path) -> None:
@@ -221,10 +224,8 @@ def test_a_torchvision_model_with_weights_from_a_file(shared: Path) -> None:
     loaded = load("torchvision:mobilenet_v2", weights=str(shared / "weights" / "mobilenet_v2_imagenet.safetensors"))
     assert loaded.labels is not None
     assert loaded.labels[285] == "Egyptian cat"
-    assert loaded.notes == (
-        "weights from mobilenet_v2_imagenet.safetensors",
-        "preprocessing of MobileNet_V2_Weights.IMAGENET1K_V2",
-    )
+    assert loaded.notes == ("weights from mobilenet_v2_imagenet.safetensors",)
+    assert loaded.preprocess_notes == ("preprocessing of MobileNet_V2_Weights.IMAGENET1K_V2",)
     from safetensors.torch import load_file
 
     state = load_file(shared / "weights" / "mobilenet_v2_imagenet.safetensors")
@@ -241,7 +242,19 @@ def test_a_dense_torchvision_model_fetches_no_backbone(monkeypatch: pytest.Monke
     assert loaded.labels is not None
     assert loaded.labels[8] == "cat"
     assert loaded.preprocess is None
-    assert "torchvision's SemanticSegmentation has no input size of its own" in loaded.notes[-1]
+    assert loaded.preprocess_notes == (
+        "no preprocessing: torchvision's SemanticSegmentation has no input size of its own; give one, or tensors",
+    )
+
+
+def test_a_torchvision_model_without_weights_says_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = pytest.importorskip("torchvision.models")
+    monkeypatch.setattr(models, "get_model_weights", lambda name: object())
+    loaded = load("torchvision:squeezenet1_1", weights="random")
+    reason = "torchvision has no weights of it that say so"
+    assert loaded.preprocess_notes == (f"no preprocessing: {reason}; give one, or tensors",)
+    assert loaded.label_notes == (f"no labels: {reason}; give labels=",)
+    assert load("torchvision:squeezenet1_1", weights="random", labels=["cat", "dog"]).label_notes == ()
 
 
 def test_torchvisions_pretrained_weights_come_from_its_cache_without_running_code(
@@ -370,10 +383,9 @@ def test_a_transformers_folder_without_processor_or_names_says_so(vit_folder: Pa
     loaded = load(f"hf:{tmp_path}", weights="random")
     assert loaded.labels is None
     assert loaded.preprocess is None
-    assert loaded.notes[1:] == (
-        "no preprocessing: it has no processor; give one, or tensors",
-        "no labels: its config names none; give labels=",
-    )
+    assert loaded.notes == ("random weights: nothing it shows is a finding",)
+    assert loaded.preprocess_notes == ("no preprocessing: it has no processor; give one, or tensors",)
+    assert loaded.label_notes == ("no labels: its config names none; give labels=",)
 
 
 # your own
@@ -387,8 +399,17 @@ def test_a_factory_of_your_own(factories: types.ModuleType) -> None:
     assert complete.labels == ("cat", "dog", "bird")
     assert complete.preprocess == Preprocess((8, 8))
     assert complete.notes == ("made by hand",)
-    assert load(f"{HERE}:small", preprocess=Preprocess((9, 9))).preprocess == Preprocess((9, 9))
+    assert (complete.preprocess_notes, complete.label_notes) == (("squeezed",), ("by their number",))
     refused("has 3 classes, but labels= names 1", f"{HERE}:complete", labels=["cat"])
+
+
+def test_what_the_user_gives_makes_the_notes_on_what_it_replaces_void(factories: types.ModuleType) -> None:
+    squash = load(f"{HERE}:complete", preprocess=Preprocess((9, 9)))
+    assert squash.preprocess == Preprocess((9, 9))
+    assert (squash.preprocess_notes, squash.label_notes) == ((), ("by their number",))
+    named = load(f"{HERE}:complete", labels=["a", "b", "c"])
+    assert named.labels == ("a", "b", "c")
+    assert (named.preprocess_notes, named.label_notes) == (("squeezed",), ())
 
 
 @pytest.mark.parametrize(

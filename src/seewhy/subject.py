@@ -72,6 +72,7 @@ def subject(
     else:
         inputs, pictures, notes = _prepared(images, how)
         inputs = inputs.to(*_place(module))
+        notes = notes if preprocess else (*loaded.preprocess_notes, *notes)
     _check(inputs)
     return Subject(
         module=module,
@@ -81,7 +82,7 @@ def subject(
         labels=tuple(labels) if labels is not None else loaded.labels,
         name=loaded.name,
         pictures=pictures,
-        notes=(*loaded.notes, *notes),
+        notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes),
     )
 
 

@@ -33,8 +33,9 @@ def load_efficientnet(request: Request) -> Loaded:
         notes = load_file(module, source)
     own = imagenet_labels() if classes == 1000 else None
     size = SIZES[request.name]
-    notes = (*notes, f"the whole photo is squeezed into {size}x{size}; the authors crop its center")
-    return Loaded(module.eval(), _preprocess(size), request.checked_labels(own, classes), request.name, notes)
+    squeezed = f"the whole photo is squeezed into {size}x{size}; the authors crop its center"
+    labels = request.checked_labels(own, classes)
+    return Loaded(module.eval(), _preprocess(size), labels, request.name, notes, (squeezed,))
 
 
 def imagenet_labels() -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Your own model: "package.module:factory"."""
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -25,7 +26,14 @@ def load_factory(request: Request) -> Loaded:
     loaded = made if isinstance(made, Loaded) else Loaded(made, None, None, request.full_name)
     notes = (RANDOM_NOTE,) if request.weights == "random" else load_file(loaded.module, request)
     labels = request.checked_labels(loaded.labels, None if loaded.labels is None else len(loaded.labels))
-    return Loaded(loaded.module.eval(), loaded.preprocess, labels, request.full_name, (*loaded.notes, *notes))
+    return replace(
+        loaded,
+        module=loaded.module.eval(),
+        labels=labels,
+        name=request.full_name,
+        notes=(*loaded.notes, *notes),
+        label_notes=loaded.label_notes if request.labels is None else (),
+    )
 
 
 def _imported(request: Request) -> Any:

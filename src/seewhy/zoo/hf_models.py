@@ -29,11 +29,13 @@ def load_hf(request: Request) -> Loaded:
     library = optional("transformers", "hf", request.full_name)
     module, notes = _built(library, request)
     processor = _processor(library, request)
-    preprocess, more = preprocess_of(processor) if processor is not None else (None, (_unknown("it has no processor"),))
+    preprocess, preprocess_notes = (
+        preprocess_of(processor) if processor is not None else (None, (_unknown("it has no processor"),))
+    )
     own = _labels(module.config.id2label)
     labels = request.checked_labels(own, module.config.num_labels)
-    notes = (*notes, *more, *(() if labels else ("no labels: its config names none; give labels=",)))
-    return Loaded(module.eval(), preprocess, labels, request.full_name, notes)
+    label_notes = () if labels else ("no labels: its config names none; give labels=",)
+    return Loaded(module.eval(), preprocess, labels, request.full_name, notes, preprocess_notes, label_notes)
 
 
 def preprocess_of(processor: Any) -> tuple[Preprocess | None, tuple[str, ...]]:

@@ -17,10 +17,12 @@ class Loaded:
 
     Args:
         module: the network, in eval mode, on the CPU.
-        preprocess: how a photo becomes its input; None if unknown (a note says why): then give tensors.
+        preprocess: how a photo becomes its input; None if unknown: then give tensors.
         labels: the classes' names in index order, each perhaps with comma separated synonyms; None if unknown.
         name: what it was loaded by.
-        notes: everything that was assumed or done on the way.
+        notes: everything else that was assumed or done on the way.
+        preprocess_notes: what was assumed of `preprocess`, or why there is none; another one makes them void.
+        label_notes: what was assumed of `labels`, or why there are none; others make them void.
     """
 
     module: nn.Module
@@ -28,6 +30,8 @@ class Loaded:
     labels: tuple[str, ...] | None
     name: str
     notes: tuple[str, ...] = ()
+    preprocess_notes: tuple[str, ...] = ()
+    label_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def load(
     names = read_labels(Path(labels)) if isinstance(labels, str | Path) else tuple(labels or ())
     request = Request(scheme if colon else "", rest if colon else name, weights, names or None, trust_code)
     loaded = _source(request)(request)
-    return loaded if preprocess is None else replace(loaded, preprocess=preprocess)
+    return loaded if preprocess is None else replace(loaded, preprocess=preprocess, preprocess_notes=())
 
 
 def _source(request: Request) -> Callable[[Request], Loaded]:

@@ -21,11 +21,11 @@ def load_timm(request: Request) -> Loaded:
     timm = optional("timm", "timm", request.full_name)
     module = _built(timm, request)
     notes = (RANDOM_NOTE,) if request.weights == "random" else load_file(module, request)
-    preprocess, more = preprocess_of(timm.data.resolve_model_data_config(module))
-    own, labels_notes = _labels(timm, module)
+    preprocess, preprocess_notes = preprocess_of(timm.data.resolve_model_data_config(module))
+    own, label_notes = _labels(timm, module)
     labels = request.checked_labels(own, module.num_classes)
-    notes = (*notes, *more, *(labels_notes if request.labels is None else ()))
-    return Loaded(module.eval(), preprocess, labels, request.full_name, notes)
+    label_notes = label_notes if request.labels is None else ()
+    return Loaded(module.eval(), preprocess, labels, request.full_name, notes, preprocess_notes, label_notes)
 
 
 def preprocess_of(config: Mapping[str, Any]) -> tuple[Preprocess | None, tuple[str, ...]]:

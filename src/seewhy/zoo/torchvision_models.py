@@ -15,6 +15,7 @@ from seewhy.zoo.optional import optional, unreachable
 from seewhy.zoo.weights import load_file
 
 GREATEST = "DEFAULT"  # torchvision's name for the best weights that a model has
+_UNKNOWN = "torchvision has no weights of it that say so"
 
 
 def load_torchvision(request: Request) -> Loaded:
@@ -27,15 +28,15 @@ def load_torchvision(request: Request) -> Loaded:
     module = _built(models, request, weights)
     notes = (RANDOM_NOTE,) if request.weights == "random" else load_file(module, request)
     if weights is None:
-        return Loaded(
-            module.eval(), None, request.labels, request.full_name, (*notes, "no preprocessing or labels known")
-        )
-    preprocess, more = preprocess_of(weights.transforms())
-    assumed = () if request.weights is None else (f"preprocessing of {weights}",)
+        label_notes = () if request.labels else (f"no labels: {_UNKNOWN}; give labels=",)
+        unprepared = (f"no preprocessing: {_UNKNOWN}; give one, or tensors",)
+        return Loaded(module.eval(), None, request.labels, request.full_name, notes, unprepared, label_notes)
+    preprocess, reasons = preprocess_of(weights.transforms())
+    assumed = () if request.weights is None or reasons else (f"preprocessing of {weights}",)
     names = tuple(weights.meta["categories"]) if "categories" in weights.meta else None
     own = names if request.head is None else None
     labels = request.checked_labels(own, len(names) if names and request.head is None else request.head)
-    return Loaded(module.eval(), preprocess, labels, request.full_name, (*notes, *assumed, *more))
+    return Loaded(module.eval(), preprocess, labels, request.full_name, notes, (*assumed, *reasons))
 
 
 def preprocess_of(transforms: Any) -> tuple[Preprocess | None, tuple[str, ...]]:
