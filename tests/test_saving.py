@@ -130,7 +130,7 @@ def test_what_tells_equal_names_apart_is_not_cut_off() -> None:
 def test_a_name_that_is_taken_gets_the_first_free_number() -> None:
     assert distinct("a", []) == "a"
     assert distinct("a", ["a", "a-3"]) == "a-2"
-    assert distinct("Cat", iter(["cAT", "cat-2", "b"])) == "Cat-3"  # some file systems do not tell upper from lower case
+    assert distinct("Cat", iter(["cAT", "cat-2", "b"])) == "Cat-3"  # file systems may not tell the case
 
 
 def test_strict_json() -> None:
