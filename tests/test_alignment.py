@@ -316,7 +316,25 @@ def test_axes_that_arithmetic_tells_apart_are_treated_apart():
     net = delta(2, 6, 4)
     leaf, output, edge = recorded(lambda x: net(F.pad(x, (0, 3))), (47, 44), channels=3)
     assert measured(edge, output.shape, leaf).shift((47, 44), (11, 11)) == pytest.approx((-1, 4.5), abs=1e-9)
-    assert place(edge, output.shape, leaf, (11, 11)).shift((47, 44), (11, 11)) == pytest.approx((0, 4.5), abs=1e-9)
+    assert place(edge, output.shape, leaf, (11, 11)).shift((47, 44), (11, 11)) == pytest.approx((-1, 4.5), abs=1e-9)
+
+
+def test_cells_lie_as_far_apart_as_the_net_strides_where_they_do_not_tile_the_input():
+    # each window's third pixel is copied; the net never sees a margin of 6, nor the last 3 pixels
+    net = delta(2, 2, 4)
+    leaf, output, edge = recorded(lambda x: net(x[..., 6:-6, 6:-6]), (46, 46), channels=3)
+    found = place(edge, output.shape, leaf, (7, 7))
+    assert found.kind == "measured"
+    assert found.stride == (4, 4)
+    assert found.offset == pytest.approx((8, 8), abs=1e-9)
+
+
+def test_cells_along_one_axis_are_measured_too():
+    net = nn.Sequential(nn.Conv1d(3, 4, 3, 4, 1), nn.Softplus(), nn.Conv1d(4, 4, 3, 4, 1)).double()
+    leaf, output, edge = recorded(net, (64,), channels=3)
+    found = place(edge, output.shape, leaf, (4,))
+    assert found.kind == "measured"
+    assert found.offset == pytest.approx((0,), abs=3)  # its tile is at 7.5
 
 
 def test_axes_that_arithmetic_cannot_tell_apart_share_their_shift():

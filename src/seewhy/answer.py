@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from seewhy import targets
 from seewhy.ensemble import fuse
-from seewhy.evidence import FACTS, PER_QUESTION, Backward, Evidence, Head, call, needs, options
+from seewhy.evidence import FACTS, Backward, Evidence, Head, call, needs, options
 from seewhy.explanation import Explanation
 from seewhy.model.capture import Capture, capture
 from seewhy.model.locate import Found, LayerName, Place, Run, locate
@@ -47,11 +47,6 @@ class Asked:
 
     method: Method
     options: Mapping[str, Any]
-
-    @property
-    def per_question(self) -> bool:
-        """Whether its map depends on the question at all."""
-        return bool(PER_QUESTION & set(needs(self.method.function)))
 
 
 @dataclass(frozen=True)
@@ -146,7 +141,7 @@ def answer(
     run = Run(subject.module, subject.inputs, subject.args, subject.kwargs, manner.output)
     with held(subject.module):
         found = locate(run, layers, manner.align, manner.layout)
-        graph = any(each.per_question for each in methods)
+        graph = any(each.method.class_specific for each in methods)
         shown = _shown(subject, found, graph, manner)
         if any(shown.activations[place.name].shape[1:] != place.shape[1:] for place in found.places):
             # the model was changed in a way that its parameters do not tell, such as another stride
@@ -164,7 +159,7 @@ def answer(
         for part in chunked(len(resolved), seen.questions_at_once()):
             evidence = seen.evidence(tuple(target for target, _ in resolved[part]))
             maps = [constant.get(n) or _maps(evidence, *pair, subject) for n, pair in enumerate(pairs)]
-            constant |= {n: each for n, each in enumerate(maps) if not pairs[n][0].per_question}
+            constant |= {n: each for n, each in enumerate(maps) if not pairs[n][0].method.class_specific}
             scores = next(iter(evidence.values())).scores.detach()
             explanations += [
                 _explanation(seen, target, scores[q], pair, maps[n], q, [*subject.notes, *notes, *said])
@@ -311,7 +306,7 @@ def _explanation(
 
 
 def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) -> Iterator[str]:
-    if not each.per_question and not any(note.startswith("target:") for note in notes):
+    if not each.method.class_specific and not any(note.startswith("target:") for note in notes):
         yield f"{each.method.title} does not look at the question: the target has no influence on this map"
     if len(places) > 1:
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"

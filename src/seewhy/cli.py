@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import seewhy
 from seewhy.explanation import Explanation
-from seewhy.registry import METHODS, Method
+from seewhy.registry import METHODS
 from seewhy.saving import file_name, json_text, release
 from seewhy.targets import Rank
 from seewhy.types import OutputError, SeewhyError
@@ -179,11 +179,11 @@ def methods(
         )
         return
     rows = [
-        (m.name, ", ".join(seewhy.needs(m.function)), "yes" if m.class_specific else "no", _passes(m), m.paper)
+        (m.name, ", ".join(seewhy.needs(m.function)), "yes" if m.class_specific else "no", m.cost, m.paper)
         for m in METHODS.values()
     ]
     remarks = [f"weakness: {m.weakness}" for m in METHODS.values()] if long else []
-    _table(("method", "needs", "by class", "passes", "paper"), rows, remarks)
+    _table(("method", "needs", "by class", "cost", "paper"), rows, remarks)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,10 +203,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SeewhyError as error:
         _complain(error)
     return 2
-
-
-def _passes(method: Method) -> str:
-    return f"{method.forwards} forward" + (f", {method.backwards} back" if method.backwards else "")
 
 
 def _conclude(failed: int, of: int) -> None:

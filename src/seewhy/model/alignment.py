@@ -20,7 +20,7 @@ from seewhy.model.receptive import receptive_fields
 from seewhy.tensor import interpolation
 
 NOTABLE = 0.25
-"""Shifts up to this share of a cell are taken for none: two standard deviations of one measurement."""
+"""A cell that is off its tile by up to this share of it counts as being there: two deviations of one measurement."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ class Placement:
 
 def tile(grid: Sequence[int], size: Sequence[int]) -> Placement:
     """Cells as tiles that cover the input: the usual (half-pixel, `align_corners=False`) linear upsampling."""
-    return _shifted(grid, size, (0.0,) * len(grid), "tile")
+    stride = [pixels / cells for pixels, cells in zip(size, grid, strict=True)]
+    return _centered(grid, size, stride, (0.0,) * len(grid), "tile")
 
 
 def analytic(edge: GradientEdge, leaf: Float[Tensor, "b c *s"], grid: Sequence[int]) -> Placement | None:
@@ -116,7 +117,8 @@ def measured(
     total = float(strength.sum())
     if not 0 < total < float("inf"):
         return tile(grid, size)
-    return _shifted(grid, size, [_centroid(strength, axis) for axis in range(len(size))], "measured")
+    shift = [_centroid(strength, axis) for axis in range(len(size))]
+    return _centered(grid, size, tile(grid, size).stride, shift, "measured")
 
 
 def place(
@@ -128,27 +130,32 @@ def place(
 ) -> Placement:
     """Where to lay the cells: as tiles, unless arithmetic raises the question and a gradient confirms it.
 
-    Arithmetic says whether a layer's cells can be off by a notable part of a cell; only then the backward pass of
-    `measured` is spent, and its shift used on the axes where it is notable too. Axes that the arithmetic cannot tell
-    apart share one shift, which halves the variance. Tokens that attend to one another, and whatever the arithmetic
-    does not know, stay tiles. Args: as for `measured`; `grid` in cells.
+    Arithmetic says how far apart the cells are, and whether one can be off its tile by a notable part of a cell; only
+    then the backward pass of `measured` is spent, which says where the middle of the grid looks. Axes that the
+    arithmetic cannot tell apart share one shift, which halves the variance. Tokens that attend to one another, and
+    whatever the arithmetic does not know, stay tiles. Args: as for `measured`; `grid` in cells.
     """
     size = tuple(leaf.shape[2:])
     usual = tile(grid, size)
     reckoned = analytic(edge, leaf, grid)
-    if reckoned is None or not any(_notable(reckoned.shift(size, grid), usual)):
+    if reckoned is None or not any(_off(reckoned, usual, grid)):
         return usual
     alike = list(zip(reckoned.stride, reckoned.shift(size, grid), strict=True))
     shift = _pooled(measured(edge, shape, leaf, to_cells).shift(size, grid), alike)
-    kept = [pixels if moved else 0.0 for pixels, moved in zip(shift, _notable(shift, usual), strict=True)]
-    return _shifted(grid, size, kept, "measured" if any(kept) else "tile")
+    found = _centered(grid, size, reckoned.stride, shift, "measured")
+    moved = _off(found, usual, grid)
+    offset, stride = (
+        tuple(new if off else old for new, old, off in zip(*pair, moved, strict=True))
+        for pair in ((found.offset, usual.offset), (found.stride, usual.stride))
+    )
+    return Placement(offset, stride, "measured") if any(moved) else usual
 
 
 def probe(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "1 c *s"]:
     """One picture of white noise (always the same) in the range that these images seem to have.
 
-    Uniform over 0..1 or 0..255 where the images stay within, else standard normal. No photo's content enters, so that
-    what is learnt on it does not depend on which photo came first.
+    Uniform over 0..1 or 0..255 where the images stay within, else standard normal. Nothing but that range is taken from
+    them, so that what is learnt does not depend on which photo came first.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (1, *images.shape[1:])
@@ -158,7 +165,7 @@ def probe(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "1 c *s"]:
     return (torch.rand(shape, generator=generator) * (1 if high <= 1 else 255)).to(images)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=32)
 def _matrix(
     pixels: int, cells: int, offset: float, stride: float, dtype: torch.dtype, device: torch.device
 ) -> Float[Tensor, "_ _"]:
@@ -166,16 +173,26 @@ def _matrix(
         return interpolation((torch.arange(pixels, dtype=dtype, device=device) - offset) / stride, cells)
 
 
-def _shifted(
-    grid: Sequence[int], size: Sequence[int], shift: Sequence[float], kind: Literal["tile", "measured"]
+def _centered(
+    grid: Sequence[int],
+    size: Sequence[int],
+    stride: Sequence[float],
+    shift: Sequence[float],
+    kind: Literal["tile", "measured"],
 ) -> Placement:
-    stride = tuple(pixels / cells for pixels, cells in zip(size, grid, strict=True))
-    offset = tuple((step - 1) / 2 + pixels for step, pixels in zip(stride, shift, strict=True))
-    return Placement(offset, stride, kind)
+    """Cells of this stride whose middle looks `shift` pixels off the middle of the input."""
+    axes = zip(grid, size, stride, shift, strict=True)
+    offset = tuple((pixels - 1) / 2 - step * (cells - 1) / 2 + off for cells, pixels, step, off in axes)
+    return Placement(offset, tuple(stride), kind)
 
 
-def _notable(shift: Sequence[float], usual: Placement) -> list[bool]:
-    return [abs(pixels) > NOTABLE * stride for pixels, stride in zip(shift, usual.stride, strict=True)]
+def _off(found: Placement, usual: Placement, grid: Sequence[int]) -> list[bool]:
+    """For each axis whether an outermost cell is a notable part of a tile away from its tile."""
+    axes = zip(found.offset, found.stride, usual.offset, usual.stride, grid, strict=True)
+    return [
+        max(abs(at - tile_at), abs(at - tile_at + (step - tile_step) * (cells - 1))) > NOTABLE * tile_step
+        for at, step, tile_at, tile_step, cells in axes
+    ]
 
 
 def _pooled(shift: Sequence[float], alike: Sequence[tuple[float, float]]) -> list[float]:
@@ -203,6 +220,6 @@ def _middle_signs(
 
 def _centroid(strength: Float[Tensor, "*s"], axis: int) -> float:
     """The center of mass along one axis, counted from the middle."""
-    profile = strength.movedim(axis, 0).flatten(1).sum(1)
+    profile = strength.movedim(axis, 0).reshape(strength.shape[axis], -1).sum(1)
     position = torch.arange(len(profile), dtype=profile.dtype, device=profile.device) - (len(profile) - 1) / 2
     return float((position * profile).sum() / profile.sum())

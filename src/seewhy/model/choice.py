@@ -10,6 +10,7 @@ from seewhy.model.graph import Edge, kind, saved, shape_of, weighted
 from seewhy.model.tokens import Grid, Layout, fits
 from seewhy.model.trace import Trace, Traced
 from seewhy.types import LayerError
+from seewhy.wording import by, some
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def _crossed(trace: Trace) -> Iterator[Cells]:
         traced = trace.owners.get(edge)
         readings = _read(trace, traced, edge) if traced else []
         if traced and len(readings) > 1:
-            choices = " or ".join(f'layout="{cells.layout}" (grid {_by(cells.layout.grid)})' for cells in readings)
+            choices = " or ".join(f'layout="{cells.layout}" (grid {by(cells.layout.grid)})' for cells in readings)
             raise LayerError(
                 f"layer {traced.name!r} of shape {traced.shape} would be taken, but can be read in several ways; pass "
                 f"layer={traced.name!r} and {choices}"
@@ -118,10 +119,10 @@ def _ahead_of_pooling(trace: Trace, last: Cells, upstream: Iterator[Cells], skip
             break
         run.append(cells)
     taken = next(cells for cells in run if cells.layout.grid == run[-1].layout.grid)
-    passed_over = f"; after it, {_some(skipped)} have no gradient on their cells" if skipped else ""
+    passed_over = f"; after it, {some(skipped)} have no gradient on their cells" if skipped else ""
     pooled = f"; {last.traced.name} pools it" if taken is not last else ""
-    reason = f"the last {_by(taken.layout.grid)} tensor that all paths from image to score cross{pooled}{passed_over}"
-    unread = _some(_unread(trace, skipped[0] if skipped else last.traced.name))
+    reason = f"the last {by(taken.layout.grid)} tensor that all paths from image to score cross{pooled}{passed_over}"
+    unread = some(_unread(trace, skipped[0] if skipped else last.traced.name))
     note = f"after {taken.traced.name}, {unread} hold no grid that could be read (queries, or tokens out of order)"
     return _choice(taken, reason, *([note] if unread else []))
 
@@ -139,7 +140,7 @@ def _unread(trace: Trace, last: str) -> list[str]:
 
 def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
     found = list(spatial(trace))
-    size = _by(trace.size)
+    size = by(trace.size)
     if not found:
         raise LayerError(
             f"no layer has a spatial grid of more than one cell for images of {size}, so there is nothing to lay over "
@@ -167,7 +168,7 @@ def _end_of_encoder(trace: Trace) -> Choice:
     crossed = set(trace.cuts_of(coarse[-1].edge))
     trunk = [cells for cells in coarse if cells.edge in crossed]
     taken = max(reversed(trunk), key=lambda cells: cells.channels)
-    grid = _by(taken.layout.grid)
+    grid = by(taken.layout.grid)
     reason = f"the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, {grid}"
     return _choice(taken, reason, f"{reason}; name a layer of the decoder with layer= for a finer map")
 
@@ -180,11 +181,3 @@ def _convolved(trace: Trace) -> set[Grid]:
 
 def _choice(cells: Cells, reason: str, *notes: str) -> Choice:
     return Choice(cells.traced.name, cells.traced.spot, cells.traced.shape, cells.layout, reason, notes)
-
-
-def _by(grid: Sequence[int]) -> str:
-    return "x".join(map(str, grid))
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -12,7 +12,7 @@ from seewhy.model import alignment
 from seewhy.model.alignment import Placement
 from seewhy.model.capture import Spot
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, choose, resolve
-from seewhy.model.observe import held
+from seewhy.model.observe import held, untouched
 from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
@@ -175,13 +175,23 @@ def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tup
             f"layer {choice.name}: receptive fields cannot be reckoned through this model; cells are laid as tiles"
         )
         return (placement, ()) if placement else (tiles, (missing,))
-    placement = alignment.place(edge, shape, trace.image, choice.grid, choice.layout.to_cells)
-    if placement.kind == "tile":
-        return tiles, ()
-    shift = ", ".join(f"{pixels:+.1f}" for pixels in placement.shift(trace.size, choice.grid))
-    return placement, (
-        f"layer {choice.name}: its cells look ({shift}) pixels off their tiles, as measured; the map is moved",
+    with untouched(trace.model):  # checkpointing runs parts of the model again in the backward pass
+        placement = alignment.place(edge, shape, trace.image, choice.grid, choice.layout.to_cells)
+    return placement, () if placement.kind == "tile" else (
+        _moved(choice.name, placement, tiles, trace.size, choice.grid),
     )
+
+
+def _moved(name: str, placement: Placement, tiles: Placement, size: Sequence[int], grid: Sequence[int]) -> str:
+    shift = ", ".join(f"{pixels:+.1f}" for pixels in placement.shift(size, grid))
+    apart = ""
+    if placement.stride != tiles.stride:
+        apart = f" and lie {_pixels(placement.stride)} pixels apart instead of {_pixels(tiles.stride)}"
+    return f"layer {name}: its cells look ({shift}) pixels off their tiles{apart}, as measured; the map is moved"
+
+
+def _pixels(lengths: Sequence[float]) -> str:
+    return ", ".join(dict.fromkeys(f"{length:.1f}" for length in lengths))
 
 
 def _head(trace: Trace) -> str | None:

@@ -1,12 +1,12 @@
 """Names of layers: as the user writes them, and as the record has them."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 from torch import nn
 
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError
+from seewhy.wording import closest
 
 WAY_OUT = "seewhy.layers(model, images) lists the layers that can be explained"
 
@@ -35,10 +35,9 @@ def recorded(trace: Trace, name: str) -> str:
     if name in trace.outputs:
         return name
     if module not in trace.modules or rectifier or not (call or "1").isdigit():
-        known = [*trace.modules, *trace.outputs]
-        closest = ", ".join(map(repr, dict.fromkeys(get_close_matches(name, known, n=3, cutoff=0.5)))) or "none"
+        near = closest(name, [*trace.modules, *trace.outputs])
         raise LayerError(
-            f"no layer {name!r}; the model has {len(trace.modules)}, closest {closest}; "
+            f"no layer {name!r}; the model has {len(trace.modules)}, {near}; "
             "list them with seewhy.layers(model, images)"
         )
     ran = trace.calls.get(module, 0)

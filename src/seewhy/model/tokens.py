@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.types import LayerError
+from seewhy.wording import by
 
 Grid = tuple[int, ...]
 Positions = range | tuple[int, ...]
@@ -122,13 +123,13 @@ def infer(shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
     found = possible(shape, size, clues)
     if len(found) == 1:
         return found[0]
-    seen, of = tuple(shape), "x".join(map(str, size))
+    seen, of = tuple(shape), by(size)
     if not found:
         raise LayerError(
             f"got a layer output of shape {seen}, which has no grid of an image of {of}; name a layer with one cell "
             'for each place of the image, or state its axes with layout=, as in layout="b h w c"'
         )
-    choices = " or ".join(f'layout="{layout}" (grid {"x".join(map(str, layout.grid))})' for layout in found)
+    choices = " or ".join(f'layout="{layout}" (grid {by(layout.grid)})' for layout in found)
     raise LayerError(f"got a layer output of shape {seen}, which can be read in several ways; pass {choices}")
 
 
