@@ -3,7 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -23,7 +23,7 @@ from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.registry import Method, find
 from seewhy.subject import Subject
-from seewhy.targets import ClassScore, Question, Rank
+from seewhy.targets import Question, Rank
 from seewhy.tensor import chunked, resize
 from seewhy.types import MapWarning, MethodError, Path, ShapeError, Target, TargetError, follow
 
@@ -43,10 +43,11 @@ class Manner:
 
 @dataclass(frozen=True)
 class Asked:
-    """A method with all its options."""
+    """A method with all its options; `signed` where its signed form was asked for by name."""
 
     method: Method
     options: Mapping[str, Any]
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,14 @@ class Observation:
     @cached_property
     def probabilities(self) -> Float[Tensor, "b k"]:
         """What the scores say as probabilities; scores that already are, as they are."""
-        if self.scores.shape[1] == 1:
-            return self.scores.sigmoid()
-        return self.scores if self.already else self.scores.softmax(1)
-
-    @cached_property
-    def already(self) -> bool:
-        """Whether the scores are probabilities as they are: several, not negative, of sum 1."""
-        several = self.scores.shape[1] > 1
-        return several and bool((self.scores >= 0).all()) and bool((self.scores.sum(1) - 1).abs().max() < 1e-3)
+        if self.question.squashed:
+            return self.scores
+        return self.scores.sigmoid() if self.scores.shape[1] == 1 else self.scores.softmax(1)
 
     @property
     def saturated(self) -> bool:
         """Whether the model puts out probabilities and is nearly sure, so that their gradients vanish."""
-        return self.already and float(self.scores.max()) > 0.999
+        return self.question.squashed and float(self.scores.max()) > 0.999
 
     def evidence(self, asked_now: tuple[Target, ...]) -> dict[str, Evidence]:
         """The evidence of every layer for some questions; they share one backward pass."""
@@ -125,9 +120,11 @@ def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Ask
     for name in needs(row.function):
         if name not in FACTS:
             raise MethodError(
-                f"{row.name} asks for {name!r}, which is no fact; positional parameters of a method name facts"
+                f"{row.name} asks for {name!r}, which is no fact; positional parameters of a method name facts: "
+                f"{', '.join(sorted(FACTS))}"
             )
-    return Asked(row, {**{name: option.default for name, option in known.items()}, **chosen})
+    defaults = {name: option.default for name, option in known.items()}
+    return Asked(row, {**defaults, **chosen}, signed=chosen.get("rectify") is False)
 
 
 def answer(
@@ -147,7 +144,7 @@ def answer(
             # the model was changed in a way that its parameters do not tell, such as another stride
             found = locate(run, layers, manner.align, manner.layout, anew=True)
             shown = _shown(subject, found, graph, manner)
-    question, notes = _question(subject, shown, manner.output)
+    question, notes = _question(subject, shown, manner.output, found.known.squashed)
     seen = Observation(subject, found, shown, question)
     resolved = [_resolved(each, seen) for each in questions]
     order = list(shown.activations)  # as they ran; fusion is from shallow to deep, whatever order they were named in
@@ -183,7 +180,7 @@ def _shown(subject: Subject, found: Found, graph: bool, manner: Manner) -> Captu
     )
 
 
-def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Question, list[str]]:
+def _question(subject: Subject, shown: Capture, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
     """Where the scores are and what they are; checked to be numbers."""
     if output:
         path, note = output, f"scores read from output{spell(output)}"
@@ -195,7 +192,23 @@ def _question(subject: Subject, shown: Capture, output: Path | None) -> tuple[Qu
             f"the model returned scores of shape {tuple(scores.shape)} for {len(subject.inputs)} images; the first "
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
-    return Question(path, tuple(scores.shape), subject.labels, len(subject.inputs)), [note] if note else []
+    question = Question(path, tuple(scores.shape), subject.labels, len(subject.inputs), squashed or _sum_to_1(scores))
+    _check_labels(question)
+    return question, [note] if note else []
+
+
+def _sum_to_1(scores: Tensor) -> bool:
+    several = scores.ndim == 2 and scores.shape[1] > 1
+    return several and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
+
+
+def _check_labels(question: Question) -> None:
+    fits = question.labels is None or len(question.labels) == question.classes or question.of_two
+    if question.labels is not None and not fits and len(question.shape) < 3:
+        plural = "es" * (question.classes != 1)
+        raise TargetError(
+            f"got {len(question.labels)} labels for a model of {question.classes} class{plural}; give one for each"
+        )
 
 
 def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
@@ -207,16 +220,13 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
                 f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
             )
         place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
-        said = (
-            f"target: the class {place}, by its {'probability, which the model puts out' if seen.already else 'logit'}"
-        )
+        by = "probability, which the model puts out" if question.squashed else "logit"
+        said = f"target: the class {place}, by its {by}"
         if question.classes == 1:
             said = "target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"
         return targets.resolve(rank.of(seen.scores), question), [said, *([_SATURATED] if seen.saturated else [])]
     target = targets.resolve(targets.parse(given, question.images), question)
-    if seen.already and isinstance(target, ClassScore) and target.kind == "probability":
-        target = replace(target, kind="logit")  # it is the model's output itself
-    certain = float(seen.probabilities.max()) > 0.999 and (seen.already or targets.reads_probabilities(target))
+    certain = float(seen.probabilities.max()) > 0.999 and (question.squashed or targets.reads_probabilities(target))
     return target, [_SATURATED] if certain else []
 
 
@@ -299,6 +309,7 @@ def _explanation(
         options=each.options,
         placements={place.name: place.placement.kind for place in places},
         signed=signed and len(places) == 1,
+        asked_signed=each.signed,
         notes=tuple(dict.fromkeys(told)),
         model=seen.subject.name,
         pictures=seen.subject.pictures,

@@ -55,11 +55,17 @@ def call(
     """A method's maps for every question; of a method that depends on no question, one map that is true for all."""
     facts = {name: getattr(evidence, name) for name in needs(function)}
     asked = PER_QUESTION & facts.keys()
-    if not asked:
-        return function(**facts, **chosen)[None]
     shared = {name: fact for name, fact in facts.items() if name not in asked}
-    each = range(len(evidence.questions))
-    return torch.stack([function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in each])
+    each = range(len(evidence.questions) if asked else 1)
+    maps = [function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in each]
+    for map in cast(list[Any], maps):  # a user's function may return anything
+        if not isinstance(map, Tensor) or map.ndim != evidence.inputs.ndim - 1 or len(map) != len(evidence.inputs):
+            got = tuple(map.shape) if isinstance(map, Tensor) else type(map).__name__
+            raise MethodError(
+                f"the method returned {got}; it returns one map for each image, without channels, here "
+                f"{(len(evidence.inputs), *evidence.layout.grid)}"
+            )
+    return torch.stack(maps)
 
 
 @dataclass(frozen=True)

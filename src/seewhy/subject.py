@@ -63,9 +63,12 @@ def subject(
         )
     loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
     module, how = _eager(loaded.module), preprocess or loaded.preprocess
+    check_given(images, args, preprocess)
     if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 3 and _is_of_pictures(module):
+        last = images.shape[-1] in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
         raise ShapeError(
-            f"got a single image of shape {tuple(images.shape)}; this model takes a batch: give images[None], (b c h w)"
+            f"got a single image of shape {tuple(images.shape)}; this model takes a batch (b c h w): give "
+            f"images{'.permute(2, 0, 1)' * last}[None]"
         )
     if isinstance(images, Tensor) and images.ndim > 2 and not _is_photo(images, how):
         inputs, pictures, notes = images, _drawn(images, how), ()
@@ -84,6 +87,34 @@ def subject(
         pictures=pictures,
         notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes),
     )
+
+
+def check_given(images: Any, args: Any, preprocess: Any) -> None:
+    """What was given for a model to run on is what `explain` takes.
+
+    Raises:
+        ModelError: it is of another kind.
+    """
+    if not isinstance(args, list | tuple):
+        raise ModelError(
+            f"got {type(args).__name__} as args; they are a tuple of the model's further inputs: args=(x,)"
+        )
+    if preprocess is not None and not isinstance(preprocess, Preprocess):
+        raise ModelError(
+            f"got {type(preprocess).__name__} as preprocess, which does not tell where on the photo its pixels come "
+            "from; describe it by seewhy.Preprocess(size=..., mean=..., std=...), or apply it and give the tensor"
+        )
+    if isinstance(images, Mapping):
+        raise ModelError("got a dictionary as images; give the image tensor, and the model's other inputs by kwargs=")
+    if (
+        isinstance(images, list | tuple)
+        and images
+        and all(isinstance(e, Tensor) and e.is_floating_point() for e in images)
+    ):
+        raise ModelError(
+            f"got a {type(images).__name__} of {len(images)} tensors as images; make one batch of images, as by "
+            "torch.stack, and give the model's other inputs by args="
+        )
 
 
 def _is_of_pictures(module: nn.Module) -> bool:
@@ -107,7 +138,7 @@ def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Pictur
     if not listed:
         raise ShapeError("got an empty list of images; give at least one")
     if how is None:
-        what = "a tensor without channels" if isinstance(listed[0], Tensor) else type(listed[0]).__name__
+        what = f"a tensor {tuple(listed[0].shape)}" if isinstance(listed[0], Tensor) else type(listed[0]).__name__
         raise ModelError(
             f"got {what} for images, but it is not known how this model wants its photos; pass a tensor (b c h w) as "
             "the model takes it, or preprocess=seewhy.Preprocess(...), or load the model by seewhy.load, which knows it"

@@ -22,12 +22,16 @@ Class = int | str
 
 @dataclass(frozen=True)
 class Question:
-    """What a target is checked against and completed with: the score tensor, its labels, the number of images."""
+    """What a target is checked against and completed with: the score tensor, its labels, the number of images.
+
+    `squashed`: the scores are probabilities as they are.
+    """
 
     path: Path
     shape: tuple[int, ...]
     labels: tuple[str, ...] | None
     images: int
+    squashed: bool = False
 
     @property
     def classes(self) -> int:
@@ -36,8 +40,14 @@ class Question:
 
     def label(self, index: int) -> str:
         """How a class is called in titles: its first label, or its number."""
+        index = 1 if self.of_two else index
         known = self.labels is not None and index < len(self.labels)
         return self.labels[index].split(",")[0] if known and self.labels else f"class {index}"
+
+    @property
+    def of_two(self) -> bool:
+        """Whether a single score tells two labelled classes apart: it speaks for the second."""
+        return self.classes == 1 and self.labels is not None and len(self.labels) == 2
 
 
 def _plus(self: Target, other: Any) -> "Sum":
@@ -70,9 +80,12 @@ def _terms(target: Target) -> tuple[tuple[float, Target], ...]:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """The score of a class: its logit, probability or log-probability. Made by the functions of these names."""
+    """The score of a class: its logit, probability or log-probability. Made by the functions of these names.
 
-    kind: Literal["logit", "probability", "log_probability"]
+    Where the model's scores are probabilities already, the probability is read as it is, and `log` is its logarithm.
+    """
+
+    kind: Literal["logit", "probability", "log_probability", "log"]
     classes: Class | tuple[Class, ...]
     path: Path = ()
 
@@ -218,7 +231,8 @@ def resolve(target: Target, question: Question) -> Target:
     listed = target.classes if isinstance(target.classes, tuple) else (target.classes,)
     if len(listed) not in (1, question.images):
         raise TargetError(_wrong_number(len(listed), question.images))
-    return replace(target, classes=tuple(_index(each, question) for each in listed), path=question.path)
+    kind = _SQUASHED.get(target.kind, target.kind) if question.squashed else target.kind
+    return replace(target, kind=kind, classes=tuple(_index(each, question) for each in listed), path=question.path)
 
 
 def describe(target: Target, question: Question, image: int) -> str:
@@ -231,7 +245,7 @@ def describe(target: Target, question: Question, image: int) -> str:
     if not isinstance(target, ClassScore):
         return str(getattr(target, "__name__", type(target).__name__))
     index = class_of(target, image)
-    wrap = {"logit": "{}", "probability": "p({})", "log_probability": "log p({})"}[target.kind]
+    wrap = {"logit": "{}", "probability": "p({})", "log_probability": "log p({})", "log": "log p({})"}[target.kind]
     return wrap.format(question.label(cast(int, index)))
 
 
@@ -293,7 +307,13 @@ def _index(which: Class, question: Question) -> int:
             raise TargetError(
                 f"got the label {which!r}, but this model comes without labels; pass labels=, or an index"
             )
-        return find_label(question.labels, which)
+        found = find_label(question.labels, which)
+        if question.of_two and found == 0:
+            raise TargetError(
+                f"the model's only score speaks for {question.labels[1]!r}; what speaks for {which!r} is what speaks "
+                "against it: -Logit(0)"
+            )
+        return 0 if question.of_two else found
     if not 0 <= which < question.classes:
         raise TargetError(
             f"class {which} is out of range; the model has {question.classes} classes: 0 to {question.classes - 1}"
@@ -320,4 +340,9 @@ def _log_probability(scores: Float[Tensor, "m k"], columns: Int[Tensor, " m"]) -
     return _logit(scores.log_softmax(1), columns)
 
 
-_READ = {"logit": _logit, "probability": _probability, "log_probability": _log_probability}
+def _log(scores: Float[Tensor, "m k"], columns: Int[Tensor, " m"]) -> Scores:
+    return _logit(scores, columns).log()
+
+
+_READ = {"logit": _logit, "probability": _probability, "log_probability": _log_probability, "log": _log}
+_SQUASHED: dict[str, Literal["logit", "log"]] = {"probability": "logit", "log_probability": "log"}

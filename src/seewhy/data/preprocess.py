@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, or silently."""
+        if not isinstance(cast(object, self.size), tuple | list) or len(self.size) != 2:
+            raise ModelError(f"got size={self.size!r}; it is the height and width of the input; give (224, 224)")
         choices = {"fit": _FITS, "interpolation": _FILTERS, "channels": _COUNT, "center": ("even", "down")}
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:

@@ -16,7 +16,7 @@ from seewhy.model.observe import held, untouched
 from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError, MethodError, Path
+from seewhy.types import LayerError, MethodError, ModelError, Path
 
 LayerName = str | nn.Module
 
@@ -47,6 +47,7 @@ class Known:
         head: the linear layer whose output is the scores.
         gated: it runs a part inside a `no_grad` or `enable_grad` block of its own.
         edits: it writes into its input.
+        squashed: its scores are what a sigmoid or softmax put out.
         places: the layers that were asked for so far.
     """
 
@@ -54,6 +55,7 @@ class Known:
     head: str | None
     gated: bool
     edits: bool
+    squashed: bool
     places: Mapping[_Asked, Place]
 
 
@@ -88,7 +90,16 @@ class Run:
         noise = alignment.probe(self.inputs)
         if self.args or self.kwargs:  # they may have a row for each image
             noise = noise.expand(len(self.inputs), *noise.shape[1:]).clone()
-        return Trace.of(self.model, (noise, *self.args), self.kwargs, self._scores)
+        try:
+            return Trace.of(self.model, (noise, *self.args), self.kwargs, self._scores)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, TypeError) as error:
+            raise ModelError(
+                f"the model does not run on images of shape {tuple(self.inputs.shape)} and type "
+                f"{str(self.inputs.dtype).removeprefix('torch.')} ({str(error).splitlines()[0]}); give the batch as it "
+                f"takes it, and further inputs by args= and kwargs={_channels_last(self.inputs.shape)}"
+            ) from error
 
     def key(self) -> tuple[Any, ...]:
         """What the findings depend on, beside the weights."""
@@ -135,7 +146,8 @@ def locate(
             trace = run.trace()
             places = {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
             before = {} if known is None else known.places
-            known = Known(stamp, _head(trace), trace.gated, trace.edited, {**before, **places})
+            squashed = trace.squashed
+            known = Known(stamp, _head(trace), trace.gated, trace.edited, squashed, {**before, **places})
             _MEMORY.put(run.model, run.key(), known)
     return Found(tuple(tuple(known.places[key] for key in row) for row in keys), known)
 
@@ -144,6 +156,11 @@ def locate(
 def listed(run: Run) -> list[Candidate]:
     """Every layer that a map can be made of, in the order in which they run."""
     return candidates(run.trace())
+
+
+def _channels_last(shape: Sequence[int]) -> str:
+    last = len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+    return "; its channels seem to be last: images.permute(0, 3, 1, 2)" if last else ""
 
 
 def _spelled(value: Any) -> str:

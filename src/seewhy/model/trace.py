@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge, Node
 from torch.overrides import TorchFunctionMode
 
 from seewhy.model.capture import Spot
-from seewhy.model.graph import Edge, between, cuts_between, edge_of, readers_of, shape_of
+from seewhy.model.graph import Edge, between, cuts_between, edge_of, kind, producers, readers_of, shape_of
 from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.types import LayerError, ModelError, Path
@@ -26,6 +26,7 @@ _RECTIFIERS = {
     *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu"),
     *("silu", "gelu", "mish", "softplus", "hardtanh", "hardswish"),
 }
+_RESHAPES = {"View", "Reshape", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy"}
 _JOINS = {torch.cat, torch.concat, torch.concatenate}
 
 
@@ -127,6 +128,14 @@ class Trace:
             gated=functions.gated,
             edited=given._version != version,
         )
+
+    @property
+    def squashed(self) -> bool:
+        """Whether the score tensor is what a sigmoid or softmax put out, as it is or in another shape."""
+        node = self.score[0]
+        while kind(node) in _RESHAPES and len(producers(node)) == 1:
+            node = producers(node)[0][0]
+        return kind(node) in ("Sigmoid", "Softmax")
 
     def cuts_of(self, edge: Edge) -> tuple[Edge, ...]:
         """The tensors that every path from the image to this one crosses, itself first."""
