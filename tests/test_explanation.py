@@ -1,5 +1,6 @@
 """The result record: how it shows itself, that it can be compared and kept, and what it computes only once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import nn
 import seewhy
 from seewhy.data.frame import Frame
 from seewhy.item import gist
+from seewhy.render.color import COLORMAPS
+from seewhy.render.figure import Panel, figure
 from seewhy.render.overlay import draw_boxes
 
 
@@ -120,3 +123,114 @@ def test_boxes_are_drawn_on_the_overlay_where_they_are_asked_for(tmp_path: Path)
     for wanted, picture in ((True, item.overlay(boxes=item.boxes())), (False, item.overlay())):
         with Image.open(e.save(tmp_path, boxes=wanted)[0]) as saved:
             np.testing.assert_array_equal(np.asarray(saved), np.asarray(picture))
+
+
+# signs
+
+
+def signed(count: int = 1) -> seewhy.Explanation:
+    """The signed form, asked for, of a score with a map of both signs."""
+    target = seewhy.Logit(0) - seewhy.Logit(1)
+    e = replace(seewhy.explain(net(), images(count), target, layer="0.2", rectify=False), asked_signed=True)
+    assert float(e.map.min()) < 0 < float(e.map.max())
+    return e
+
+
+def has_bar(picture: Image.Image, colormap: str) -> bool:
+    """Whether some row of the picture holds the colormap's colors from end to end."""
+    colors = {tuple(color) for color in COLORMAPS[colormap].tolist()}
+    return any(len(colors & set(map(tuple, row))) > 0.8 * len(colors) for row in np.asarray(picture).tolist())
+
+
+def test_the_signed_form_is_drawn_signed_where_it_was_asked_for() -> None:
+    e = signed()
+    item, plain = e[0], replace(e, asked_signed=False)[0]
+    assert item.overlay().tobytes() == plain.overlay(signed=True).tobytes() != plain.overlay().tobytes()
+    assert item.overlay(signed=False).tobytes() == plain.overlay().tobytes()
+    assert float(item.heat().min()) < 0 == float(plain.heat().min())
+    fused = replace(e, signed=False)  # as maps of several layers are: without values below zero
+    assert fused[0].overlay().tobytes() == plain.overlay().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "shown"), [(True, None, 1), (False, None, 0), (True, False, 0), (False, True, 1)]
+)
+def test_the_color_bar_is_that_of_the_maps(asked: bool, given: bool | None, shown: int) -> None:
+    e = replace(signed(2), asked_signed=asked)
+    grid = seewhy.Comparison((e,), (1, 1, 1))
+    for picture in (e.figure(signed=given), grid.figure(signed=given)):
+        assert [has_bar(picture, name) for name in ("turbo", "coolwarm")] == [not shown, bool(shown)]
+    (first, second), panels = e, [item.panel(signed=given, named=True) for item in e]
+    assert [panel.image.tobytes() for panel in panels] == [
+        item.overlay(signed=bool(shown)).tobytes() for item in (first, second)
+    ]
+
+
+def test_a_comparison_of_both_kinds_has_a_bar_for_each() -> None:
+    drawn = seewhy.Comparison((explained(1), signed()), (1, 2, 1)).figure()
+    assert has_bar(drawn, "turbo")
+    assert has_bar(drawn, "coolwarm")
+
+
+def test_saved_pictures_show_the_sign(tmp_path: Path) -> None:
+    e = signed()
+    for given, expected in ((None, e[0].overlay()), (False, e[0].overlay(signed=False))):
+        with Image.open(e.save(tmp_path, signed=given)[0]) as saved:
+            np.testing.assert_array_equal(np.asarray(saved), np.asarray(expected))
+    grid = seewhy.Comparison((e,), (1, 1, 1))
+    for given in (None, False):
+        with Image.open(grid.save(tmp_path, signed=given)[0]) as saved:
+            np.testing.assert_array_equal(np.asarray(saved), np.asarray(grid.figure(signed=given)))
+
+
+# titles and their order
+
+
+@pytest.mark.parametrize(
+    ("value", "asked", "says"),
+    [
+        (0.0, False, ["no heat: the map is zero everywhere"]),
+        (0.0, True, ["no heat: the map is zero everywhere"]),
+        (-1.0, False, ["no heat: the map is positive nowhere"]),
+        (-1.0, True, []),
+        (1.0, False, []),
+    ],
+)
+def test_a_map_without_heat_says_so_above_its_panel(value: float, asked: bool, says: list[str]) -> None:
+    e = replace(explained(1), map=torch.full((1, 12, 16), value), signed=True, asked_signed=asked)
+    assert e[0].caption()[2:] == says
+    assert e[0].panel().title_lines[2:] == says
+
+
+def test_several_photos_are_named_one_is_not() -> None:
+    e = explained()
+    assert [item.panel(named=True).title_lines for item in e] == [
+        [f"image{n}: {item.caption()[0]}", item.caption()[1]] for n, item in enumerate(e)
+    ]
+    named = figure([item.panel(named=True) for item in e])
+    height = named.height - 14  # without the frame below, where the bar is
+    assert e.figure().crop((0, 0, named.width, height)).tobytes() == named.crop((0, 0, named.width, height)).tobytes()
+    alone = figure([explained(1)[0].panel()])
+    box = (0, 0, alone.width, alone.height - 14)
+    assert explained(1).figure().crop(box).tobytes() == alone.crop(box).tobytes()
+
+
+def test_a_row_is_a_question_and_a_column_a_method_at_a_layer() -> None:
+    grid = seewhy.compare(net(), images(1), [0, 1], ["grad_cam", "hires_cam"], ["0.1", "0.3"])
+    assert grid.shape == (2, 2, 2)
+    photo = Panel(grid[0][0].picture.image, ["photo", "image0"])
+    panels = [each[0].panel() for each in grid]
+    legend = {"turbo": "heat, each map divided by its own maximum"}
+    matrix = figure([photo, *panels[:4], photo, *panels[4:]], columns=5, bars=legend)
+    assert grid.figure().tobytes() == matrix.tobytes()
+    assert grid.figure(photo=False).tobytes() == figure(panels, columns=4, bars=legend).tobytes()
+    assert grid.figure(columns=3).tobytes() == figure([photo, *panels], columns=3, bars=legend).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (3, 1)])
+def test_a_single_row_or_column_flows_after_one_photo(shape: tuple[int, int]) -> None:
+    targets, methods = [0, 1, 2][: shape[0]], ["grad_cam", "hires_cam", "layer_cam"][: shape[1]]
+    grid = seewhy.compare(net(), images(1), targets, methods, ["0.3"])
+    photo = Panel(grid[0][0].picture.image, ["photo", "image0"])
+    legend = {"turbo": "heat, each map divided by its own maximum"}
+    assert grid.figure().tobytes() == figure([photo, *(each[0].panel() for each in grid)], bars=legend).tobytes()

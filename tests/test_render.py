@@ -241,8 +241,9 @@ def test_the_colorbar_shows_the_whole_colormap_its_ends_and_its_unit():
     assert bar.shape[0] > colorbar(256, colormap="inferno").height
     signs = np.asarray(colorbar(256, colormap="coolwarm"))[16:].min(-1)
     assert (signs[:, 118:138] < 128).any()  # the zero in the middle
-    shown = np.asarray(figure([Panel(PHOTO)], legend="heat"))
-    assert any((row[np.newaxis] == COLORMAPS["turbo"][0]).all(-1).any() for row in shown)
+    shown = figure([Panel(PHOTO)], bars={"turbo": "heat", "coolwarm": "for and against"})
+    ends = [np.argwhere((np.asarray(shown) == COLORMAPS[name][0]).all(-1))[0, 0] for name in ("turbo", "coolwarm")]
+    assert ends[0] + 30 < ends[1]  # below each other
 
 
 @pytest.mark.parametrize(

@@ -175,12 +175,17 @@ def test_the_saved_files_hold_the_explanation(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.asarray(picture), np.asarray(e[n].overlay()))
 
 
+def test_a_manifest_of_several_says_of_how_many(tmp_path: Path) -> None:
+    assert explained(1).save(tmp_path)[-1].name == "image0_grad_cam_dog-wolf-1.json"
+    assert explained(3).save(tmp_path)[-1].name == "image0_grad_cam_dog-wolf-1_and-2-more.json"
+
+
 def test_images_of_one_name_get_files_of_their_own(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3), dtype=np.uint8)
     photos = [seewhy.Photo(Image.fromarray(pixels), "same") for pixels in noise]
     how = seewhy.Preprocess((12, 16), "squash")
     e = seewhy.explain(net(), photos, preprocess=how, target=1)
-    stems = {file.stem for file in e.save(tmp_path)}
+    stems = {file.stem for file in e.save(tmp_path) if file.suffix == ".npz"}
     assert stems == {"same_grad_cam_class-1-1", "same_grad_cam_class-1-1-2"}
     for item, stem in zip(e, sorted(stems), strict=True):
         np.testing.assert_array_equal(np.load(tmp_path / f"{stem}.npz")["map"], item.map)

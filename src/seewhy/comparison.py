@@ -9,17 +9,23 @@ from pathlib import Path
 from PIL import Image
 
 from seewhy.explanation import Explanation
-from seewhy.item import LEGEND, gist
+from seewhy.item import bars, gist
 from seewhy.render.figure import Panel, figure
 from seewhy.render.html import html_of
 from seewhy.saving import Fill, file_name, json_file, write
+from seewhy.tensor import chunked
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Explanations of the same images, in the order targets x methods x layers, from one forward pass."""
+    """Explanations of the same images, in the order targets x methods x layers, from one forward pass.
+
+    Attributes:
+        shape: how many targets, methods and layers; their product is the number of explanations.
+    """
 
     explanations: tuple[Explanation, ...]
+    shape: tuple[int, int, int]
 
     def __len__(self) -> int:
         return len(self.explanations)
@@ -30,22 +36,42 @@ class Comparison:
     def __getitem__(self, index: int) -> Explanation:
         return self.explanations[index]
 
-    def figure(self, image: int = 0, *, columns: int | None = None, photo: bool = True) -> Image.Image:
-        """One image's maps side by side, after the photo itself, with captions and one color bar."""
-        first = self.explanations[0][image]
-        panels = [each[image].panel() for each in self.explanations]
-        if photo and first.picture:
-            panels.insert(0, Panel(first.picture.image, ["photo", first.name]))
-        return figure(panels, columns=columns, legend=LEGEND)
+    def figure(
+        self, image: int = 0, *, columns: int | None = None, photo: bool = True, signed: bool | None = None
+    ) -> Image.Image:
+        """One image's maps side by side, after the photo itself, with captions and the color bars that they need.
 
-    def save(self, folder: str | os.PathLike[str], image: int = 0) -> list[Path]:
+        Several targets and several methods or layers make a matrix: a row is one question, which begins with the photo,
+        a column one method and layer.
+
+        Args:
+            image: which of the images.
+            columns: panels in a row, instead of the matrix.
+            photo: show the photo, too.
+            signed: show negative values too, in two colors. None: where the caller asked for the signed form.
+        """
+        items = [each[image] for each in self]
+        panels = [item.panel(signed=signed) for item in items]
+        width = len(items) // self.shape[0]
+        matrix = columns is None and 1 < width < len(items)
+        before = [Panel(items[0].picture.image, ["photo", items[0].name])] if photo and items[0].picture else []
+        rows = chunked(len(panels), width if matrix else len(panels))
+        shown = [panel for row in rows for panel in (*before, *panels[row])]
+        return figure(shown, columns=len(before) + width if matrix else columns, bars=bars(items, signed))
+
+    def save(self, folder: str | os.PathLike[str], image: int = 0, *, signed: bool | None = None) -> list[Path]:
         """Write one image's figure (PNG) and the manifest of all explanations (JSON); each file whole or not at all.
+
+        Args:
+            folder: made where it is missing.
+            image: which of the images.
+            signed: as in `figure`.
 
         Raises:
             OutputError: the folder cannot be made or written to.
         """
         stem = f"{file_name(self.explanations[0][image].name)}_compare"
-        picture: Fill = partial(self.figure(image).save, format="PNG")
+        picture: Fill = partial(self.figure(image, signed=signed).save, format="PNG")
         manifest = json_file([each.to_dict() for each in self])
         return write(Path(folder), [(f"{stem}.png", picture), (f"{stem}.json", manifest)])
 

@@ -79,6 +79,7 @@ def compare(
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,
     output: str | int | Path | None = None,
@@ -95,6 +96,7 @@ def compare(
         layers: the layers; a sequence inside it is fused to one map.
         args: as in `explain`.
         kwargs: as in `explain`.
+        rectify: as in `explain`, for all methods.
         align: as in `explain`.
         layout: as in `explain`.
         output: as in `explain`.
@@ -114,7 +116,9 @@ def compare(
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
     groups = [_group(each) for each in layers]
     manner = Manner(align, layout, _path(output))
-    return Comparison(tuple(answer(ready, targets, [asked(method, {}) for method in methods], groups, manner)))
+    chosen = {} if rectify is None else {"rectify": rectify}
+    ways = [asked(method, chosen) for method in methods]
+    return Comparison(tuple(answer(ready, targets, ways, groups, manner)), (len(targets), len(ways), len(groups)))
 
 
 def _group(layer: LayerName | Sequence[LayerName] | None) -> list[LayerName | None]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from seewhy.item import LEGEND, Item, Picture, gist
+from seewhy.item import Item, Picture, bars, gist
 from seewhy.render.figure import figure
 from seewhy.render.html import html_of
 from seewhy.saving import Fill, distinct, json_file, release, write
@@ -34,6 +34,8 @@ class Explanation:
         placements: for each layer, where its cells look.
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
         verdict: whether the map may be believed; None: not checked.
+        signed: whether the map may hold negative values.
+        asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
     """
 
     map: Float[Tensor, "b *s"]
@@ -51,6 +53,7 @@ class Explanation:
     model: str
     pictures: tuple[Picture | None, ...]
     verdict: str | None = None
+    asked_signed: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -89,11 +92,18 @@ class Explanation:
             notes=self.notes,
             picture=picture,
             name=picture.name if picture else f"image{index}",
+            asked_signed=self.asked_signed,
         )
 
-    def figure(self, *, columns: int | None = None) -> Image.Image:
-        """All images side by side, with captions and one color bar."""
-        return figure([item.panel() for item in self], columns=columns, legend=LEGEND)
+    def figure(self, *, columns: int | None = None, signed: bool | None = None) -> Image.Image:
+        """All images side by side, with captions, which name the photos if there are several, and one color bar.
+
+        Args:
+            columns: panels in a row; by default at most 4.
+            signed: show negative values too, in two colors. None: where the caller asked for the signed form.
+        """
+        panels = [item.panel(signed=signed, named=len(self) > 1) for item in self]
+        return figure(panels, columns=columns, bars=bars([self[0]], signed))
 
     def to_dict(self) -> dict[str, Any]:
         """The manifest: all but the maps themselves, ready for JSON."""
@@ -116,7 +126,7 @@ class Explanation:
             "images": list(images),
         }
 
-    def save(self, folder: str | os.PathLike[str], *, boxes: bool = False) -> list[Path]:
+    def save(self, folder: str | os.PathLike[str], *, boxes: bool = False, signed: bool | None = None) -> list[Path]:
         """Write, for each image, its overlay (PNG) and raw values (npz), and one manifest (JSON) of them all.
 
         They are written under temporary names and then renamed, so that nothing half-written is ever left. An image
@@ -125,6 +135,7 @@ class Explanation:
         Args:
             folder: made where it is missing.
             boxes: draw the boxes that the manifest lists, those of `Item.boxes()`, on the overlay.
+            signed: show negative values too on the overlay. None: where the caller asked for the signed form.
 
         Returns:
             The files: overlay and values of each image, and the manifest last.
@@ -132,9 +143,9 @@ class Explanation:
         Raises:
             OutputError: the folder cannot be made or written to.
         """
-        return write(Path(folder), self._files(boxes))
+        return write(Path(folder), self._files(boxes, signed))
 
-    def _files(self, boxes: bool) -> Iterator[tuple[str, Fill]]:
+    def _files(self, boxes: bool, signed: bool | None) -> Iterator[tuple[str, Fill]]:
         """One image after the other, so that only one map at its photo's size is in memory at a time."""
         entries: dict[str, dict[str, Any]] = {}
         for item in self:
@@ -142,10 +153,11 @@ class Explanation:
             entries[stem] = {**item.to_dict(), "values": f"{stem}.npz"}
             if item.picture is not None:
                 entries[stem]["overlay"] = f"{stem}.png"
-                picture = item.overlay(boxes=item.boxes() if boxes else ())
+                picture = item.overlay(boxes=item.boxes() if boxes else (), signed=signed)
                 yield f"{stem}.png", partial(picture.save, format="PNG")
             yield f"{stem}.npz", partial(np.savez_compressed, **item.arrays())
-        yield f"{next(iter(entries))}.json", json_file(self._manifest(list(entries.values())))
+        others = f"_and-{len(entries) - 1}-more" if len(entries) > 1 else ""
+        yield f"{next(iter(entries))}{others}.json", json_file(self._manifest(list(entries.values())))
 
     def __repr__(self) -> str:
         what = gist([self.method], self.target, [self.layers], self.map.shape[1:])

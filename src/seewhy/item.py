@@ -21,8 +21,11 @@ from seewhy.tensor import unit
 from seewhy.types import ShapeError
 from seewhy.wording import by, some
 
-LEGEND = "heat, each map divided by its own maximum"
-"""What the colors of an item's panel mean."""
+LEGENDS = {
+    False: ("turbo", "heat, each map divided by its own maximum"),
+    True: ("coolwarm", "red speaks for it, blue against it; each map divided by its own largest absolute value"),
+}
+"""For maps without and with their sign: the colors of a panel, and what they mean."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Item:
         raw: the method's own map of each layer.
         score: the score that was explained.
         probability: of the class that was asked for, where there is one.
+        signed: whether the map may hold negative values.
+        asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
     """
 
     map: Float[Tensor, "*s"]
@@ -66,6 +71,7 @@ class Item:
     notes: tuple[str, ...]
     picture: Picture | None
     name: str
+    asked_signed: bool = False
 
     def on_photo(self) -> Float[Tensor, "H W"]:
         """The raw map at the photo's own pixels, aligned to the half pixel; zero where the model did not look."""
@@ -75,10 +81,14 @@ class Item:
     def _photo_map(self) -> Float[Tensor, "H W"]:
         return self._pictured().frame.to_photo(self.map[None])[0]
 
-    def heat(self, *, signed: bool = False) -> Float[Tensor, "H W"]:
+    def shows_sign(self, signed: bool | None = None) -> bool:
+        """Whether pictures show negative values: as wished; None: where the caller asked for the signed form."""
+        return self.asked_signed and self.signed if signed is None else signed
+
+    def heat(self, *, signed: bool | None = None) -> Float[Tensor, "H W"]:
         """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero."""
         heat = self._photo_map
-        if not signed:
+        if not self.shows_sign(signed):
             return unit(heat[None])[0]
         return heat / heat.abs().amax().clamp_min(torch.finfo(heat.dtype).tiny)
 
@@ -88,7 +98,7 @@ class Item:
         colormap: str = "turbo",
         opacity: float = 0.6,
         background: Background = "photo",
-        signed: bool = False,
+        signed: bool | None = None,
         boxes: Sequence[localize.Box] = (),
     ) -> Image.Image:
         """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is.
@@ -97,11 +107,12 @@ class Item:
             colormap: `turbo`, `inferno`, or `jet` for likeness with papers.
             opacity: of the greatest heat.
             background: the `photo`, its `edges`, or the photo in `grey`.
-            signed: show negative values too, on a map of two colors, for methods whose map has them.
+            signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             boxes: drawn on top, such as `item.boxes(0.5)`.
         """
         heat = self.heat(signed=signed)
-        colormap = "coolwarm" if signed else colormap  # by sign, not by value: an all-positive map too
+        if self.shows_sign(signed):  # by sign, not by value: an all-positive map too
+            colormap, _ = LEGENDS[True]
         drawn = overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=background)
         return draw_boxes(drawn, [box.xyxy for box in boxes])
 
@@ -116,14 +127,20 @@ class Item:
         """Row and column of the photo's pixel with the most heat; None where the map has no positive value."""
         return localize.peak(self._photo_map)
 
-    def caption(self) -> list[str]:
-        """What a title says: the target with its probability, then the method with its layer."""
+    def caption(self, *, signed: bool | None = None) -> list[str]:
+        """What a title says: the target with its probability, the method with its layer, and a map without heat."""
         percent = "" if self.probability is None else f"  {100 * self.probability:.1f} %"
-        return [f"{self.target}{percent}", f"{self.title} · {', '.join(self.layers)}"]
+        lines = [f"{self.target}{percent}", f"{self.title} · {', '.join(self.layers)}"]
+        if not self.map.any():
+            lines.append("no heat: the map is zero everywhere")
+        elif not self.shows_sign(signed) and float(self.map.max()) <= 0:
+            lines.append("no heat: the map is positive nowhere")
+        return lines
 
-    def panel(self) -> Panel:
-        """The overlay with its caption, ready for a figure."""
-        return Panel(self.overlay(), self.caption())
+    def panel(self, *, signed: bool | None = None, named: bool = False) -> Panel:
+        """The overlay with its caption, which begins with the photo's name if wanted, ready for a figure."""
+        first, *others = self.caption(signed=signed)
+        return Panel(self.overlay(signed=signed), [f"{self.name}: {first}" if named else first, *others])
 
     def stem(self) -> str:
         """What its files are called: photo, method, target and its index, since two classes may share a name."""
@@ -169,6 +186,11 @@ class Item:
 
     def _repr_html_(self) -> str:
         return html_of(self.panel().image if self.picture else None, self.caption(), self.notes)
+
+
+def bars(items: Iterable[Item], signed: bool | None) -> dict[str, str]:
+    """The color bars that a figure of these items needs: colormaps, each with what it means."""
+    return dict(LEGENDS[item.shows_sign(signed)] for item in items)
 
 
 def gist(methods: Iterable[str], targets: Iterable[str], layers: Iterable[Sequence[str]], size: Sequence[int]) -> str:

@@ -1,6 +1,6 @@
-"""Pictures side by side with their titles and one shared color bar."""
+"""Pictures side by side with their titles and their shared color bars."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -35,10 +35,9 @@ def figure(
     *,
     columns: int | None = None,
     title: str | None = None,
-    legend: str | None = None,
-    colormap: str = "turbo",
+    bars: Mapping[str, str] | None = None,
 ) -> Image.Image:
-    """Panels of equal height in rows, titles wrapped above them, and below them one color bar for all.
+    """Panels of equal height in rows, titles wrapped above them, and below them the color bars.
 
     Large photos are scaled down to 320 pixels of height, or less where one would be wider than 800; tiny ones up.
 
@@ -46,8 +45,7 @@ def figure(
         panels: at least one.
         columns: panels in a row; by default at most 4.
         title: of the whole figure.
-        legend: what the color means and its unit; without it there is no bar.
-        colormap: of the bar, as the panels were colored.
+        bars: one bar for each of these colormaps; what its colors mean, and their unit.
 
     Raises:
         ShapeError: without a panel, or with less than one column.
@@ -66,7 +64,7 @@ def figure(
     rows = [_beside(row, widths) for row in iter(lambda: list(islice(waiting, per_row)), [])]
     inner = rows[0].width
     head = [paragraph(title, 19, width=inner, ink=_INK)] if title else []
-    foot = [colorbar(min(inner, 420), colormap=colormap, label=legend)] if legend else []
+    foot = [colorbar(min(inner, 420), colormap=name, label=label) for name, label in (bars or {}).items()]
     return _framed(_stacked([*head, *rows, *foot], width=inner, gap=_GAP))
 
 
