@@ -20,6 +20,7 @@ from torch import nn
 
 import seewhy
 from seewhy.cli import main
+from seewhy.data.frame import Frame
 
 LABELS = ("tabby, tabby cat", "dog", "fox", "dog bone")
 SMALL = f"--model={__name__}:small"
@@ -98,7 +99,7 @@ def test_json_says_what_the_files_hold(capsys: pytest.CaptureFixture[str]) -> No
         assert "made here" in entry["notes"]
         assert all(Path(file).is_file() for file in entry["files"])
         saved = json.loads(Path(entry["files"][-1]).read_text())
-        names = [saved["images"][0].pop(key) for key in ("overlay", "values")]
+        names = [saved["images"][0][key] for key in ("overlay", "values")]
         assert saved == {key: entry[key] for key in saved}
         assert [Path(file).name for file in entry["files"][:2]] == names
         image = entry["images"][0]
@@ -149,6 +150,44 @@ def test_photos_of_one_long_name_do_not_overwrite_each_other(capsys: pytest.Capt
         "x-2",
         "x-3",
     ]
+
+
+def test_a_note_is_told_once_under_the_first_photo_that_it_is_about(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("black", "dark"):
+        Image.new("RGB", (40, 30)).save(f"{name}.png")
+    photos = ["black.png", "dark.png", picture("c.png", 2)]
+    assert main(["explain", *photos, SMALL, "--layer", "0.0", "--target", "1"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    about = "image 0: the map of layer '0.0' is the same everywhere; it says nothing about places"  # this photo alone
+    notes = seewhy.explain(small(), "c.png", 1, layer="0.0").notes
+    assert "made here" in notes
+    assert [line for line in lines if line in notes or line == about] == [*notes, about, about]
+    assert lines.index(about) < next(n for n, line in enumerate(lines) if line.startswith("dark: "))
+
+
+def test_the_signed_map_is_drawn_in_two_colors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", picture("a.png"), SMALL, "--signed", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    item = seewhy.explain(small(), "a.png", rectify=False)[0]
+    np.testing.assert_array_equal(np.load(entry["files"][1])["map"], item.map)
+    assert entry["images"][0]["map_minimum"] < 0
+    assert entry["options"] == {"rectify": False}
+    assert main(["compare", "a.png", SMALL, "--methods", "grad_cam,xgrad_cam", "--signed", "--json"]) == 0
+    for each in json.loads(capsys.readouterr().out)["explanations"]:
+        assert each["options"] == {"rectify": False}
+        assert each["images"][0]["map_minimum"] < 0
+    refused(capsys, "eigen_cam has no option 'rectify'", "explain", "a.png", SMALL, "--signed", "--method", "eigen_cam")
+
+
+@pytest.mark.parametrize(("command", "times"), [(["explain", "--topk", "2"], 2), (["explain", "--boxes"], 1)])
+def test_json_carries_each_map_to_its_photo_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: list[str], times: int
+) -> None:
+    seen: list[Frame] = []
+    carry = Frame.to_photo
+    monkeypatch.setattr(Frame, "to_photo", lambda frame, map: (seen.append(frame), carry(frame, map))[1])
+    assert main([*command, picture("a.png"), SMALL, "--json"]) == 0
+    assert len(seen) == times
 
 
 def test_boxes_are_drawn_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
@@ -285,11 +324,45 @@ def test_bad_options_of_explain(capsys: pytest.CaptureFixture[str], says: str, a
         ("no label 'wolf'", ["compare", "a.png", SMALL, "--targets", "dog,wolf"]),
         ("no layer 'none'", ["compare", "a.png", SMALL, "--layers", "none"]),
         ("cannot write", ["compare", "a.png", SMALL, "--out", "a.png"]),
+        ("cannot compute on the device 'meta' (", ["explain", "a.png", SMALL, "--device", "meta"]),
+        ("cannot compute on the device 'gpu' (", ["compare", "a.png", SMALL, "--device", "gpu"]),
+        ("); the model runs where torch can; try --device cpu", ["layers", "a.png", SMALL, "--device", "cuda:99"]),
     ],
 )
 def test_bad_input_elsewhere(capsys: pytest.CaptureFixture[str], says: str, arguments: list[str]) -> None:
     picture("a.png")
     refused(capsys, says, *arguments)
+
+
+# a model of one's own
+
+FACTORY = """
+import seewhy
+from torch import nn
+
+def make():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    return seewhy.Loaded(net, seewhy.Preprocess((16, 16)), ("cat", "dog"), "mine")
+"""
+
+
+def test_a_module_in_the_current_folder_is_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setattr(sys, "path", before := [*sys.path])
+    Path("made_in_this_folder.py").write_text(FACTORY)
+    Path("timm.py").write_text("raise RuntimeError('a file beside the photos ran')")
+    assert main(["explain", picture("a.png"), "--model", "made_in_this_folder:make", "--target", "dog"]) == 0
+    assert capsys.readouterr().out.startswith("a: dog  ")
+    assert before[-1] == str(folder)  # last: installed packages come before it
+
+
+def test_the_model_is_moved_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[object] = []
+    move = nn.Module.to
+    monkeypatch.setattr(nn.Module, "to", lambda self, *to: (moved.append(to), move(self, *to))[1])
+    assert main(["layers", picture("a.png"), SMALL, "--device", "cpu:0"]) == 0
+    assert moved == [("cpu:0",)]
 
 
 # the other commands
@@ -356,8 +429,11 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {command} " in told for command in ("explain", "compare", "layers", "methods"))
     assert main(["explain", "--help"]) == 0
     told = capsys.readouterr().out
-    names = ("model", "weights", "target", "method", "layer", "out", "topk", "align", "boxes", "json")
-    assert all(f"--{name} " in told for name in names)
+    first, second = (
+        ("model", "weights", "device", "target", "method", "layer"),
+        ("out", "topk", "align", "boxes", "json"),
+    )
+    assert all(f"--{name} " in told for name in (*first, *second, "signed"))
 
 
 # a process of its own

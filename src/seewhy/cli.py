@@ -1,24 +1,25 @@
 """The command line: explain, compare, layers, methods."""
 
+import json
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import Annotated, Any, cast
 
+import torch
 import typer
 from tqdm import tqdm
 
 import seewhy
+from seewhy.console import complain, say, table
 from seewhy.explanation import Explanation
 from seewhy.registry import METHODS
 from seewhy.saving import file_name, json_text, release
 from seewhy.targets import Rank
-from seewhy.types import OutputError, SeewhyError
+from seewhy.types import SeewhyError
 from seewhy.wording import by
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
@@ -31,17 +32,19 @@ Model = Annotated[
     str, typer.Option(help="The default, timm:NAME, torchvision:NAME, hf:NAME or package.module:factory.")
 ]
 Weights = Annotated[Path | None, typer.Option(help="A local file of weights (safetensors, or tensors saved by torch).")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Layer = Annotated[
     str | None, typer.Option(help="A layer's name, or several with commas between, which are fused; found by itself.")
 ]
 Out = Annotated[Path, typer.Option(help="The folder for the results; made if it is missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Align = Annotated[str, typer.Option(help="Where a cell looks: measured, analytic or tile.")]
+Signed = Annotated[bool, typer.Option("--signed", help="The signed map: red speaks for the class, blue against it.")]
 
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
-        _print(f"seewhy {release()}")
+        say(f"seewhy {release()}")
         raise typer.Exit
     return wanted
 
@@ -60,39 +63,41 @@ def explain(
     photos: Photos,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
+    device: Device = "cpu",
     target: Annotated[str | None, typer.Option(help="A class by label, or by index; the predicted one.")] = None,
     method: Annotated[str, typer.Option(help="See: seewhy methods.")] = "grad_cam",
     layer: Layer = None,
     out: Out = Path("explained"),
     topk: Annotated[int, typer.Option(min=1, help="Explain this many of the likeliest classes.")] = 1,
     align: Align = "measured",
+    signed: Signed = False,
     boxes: Annotated[bool, typer.Option("--boxes", help="Draw the box of the heat above 15 % of its maximum.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write, for each photo, a picture of why the model said what it said."""
     if target is not None and topk > 1:
         raise seewhy.TargetError("--target names one class and --topk asks for several; give one of the two")
-    loaded = seewhy.load(model, weights=weights)
+    loaded = _loaded(model, weights, device)
     questions = [_target(target)] if target is not None else [Rank(rank) for rank in range(1, topk + 1)]
     layers = [None if layer is None else _listed(layer, "--layer")]
     manifests: list[dict[str, Any]] = []
-    failed, names = 0, set[str]()
+    failed, names, told = 0, set[str](), set[str]()
     for source in _with_progress(photos):
         try:
             photo = _distinct(seewhy.read(source), source, names)
-            answers = seewhy.compare(loaded, photo, questions, [method], layers, align=align)
+            answers = seewhy.compare(loaded, photo, questions, [method], layers, rectify=_rectify(signed), align=align)
         except (seewhy.ImageError, seewhy.ShapeError) as error:  # of this photo alone: the others go on
             failed += 1
-            _complain(error)
+            complain(error)
             continue
         for answer in answers:
             files = answer.save(out, boxes=boxes)
             if as_json:
-                manifests.append({"photo": source, **answer.to_dict(), "files": [str(file) for file in files]})
+                manifests.append({"photo": source, **_read(files[-1]), "files": [str(file) for file in files]})
             else:
-                _say(answer, files)
+                _tell(answer, files, told)
     if as_json:
-        _print(json_text(manifests).rstrip())
+        say(json_text(manifests).rstrip())
     _conclude(failed, len(photos))
 
 
@@ -110,25 +115,28 @@ def compare(
     layers: Annotated[str | None, typer.Option(help="Layers with commas between; found by itself.")] = None,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
+    device: Device = "cpu",
     out: Out = Path("explained"),
     align: Align = "measured",
+    signed: Signed = False,
     as_json: AsJson = False,
 ) -> None:
     """Write one figure of several methods, classes or layers side by side."""
-    loaded = seewhy.load(model, weights=weights)
+    loaded = _loaded(model, weights, device)
     questions = [None] if targets is None else [_target(each) for each in _listed(targets, "--targets")]
     places = [None] if layers is None else _listed(layers, "--layers")
-    answers = seewhy.compare(loaded, photo, questions, _listed(methods, "--methods"), places, align=align)
-    files = [str(file) for file in answers.save(out)]
+    ways = _listed(methods, "--methods")
+    answers = seewhy.compare(loaded, photo, questions, ways, places, rectify=_rectify(signed), align=align)
+    files = answers.save(out)
     if as_json:
-        _print(json_text({"photo": photo, "explanations": [each.to_dict() for each in answers], "files": files}))
+        say(json_text({"photo": photo, "explanations": _read(files[-1]), "files": [str(file) for file in files]}))
         return
-    _table(
+    table(
         ("class", "", "method", "layer"),
         [(*_class(each), each.title, ", ".join(each.layers)) for each in answers],
     )
     _notes(note for answer in answers for note in answer.notes)
-    _print(f"  figure: {files[0]}")
+    say(f"  figure: {files[0]}")
 
 
 @app.command()
@@ -138,14 +146,15 @@ def layers(
     ] = None,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
+    device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """List the layers that a map can be made of, and which one is chosen by itself."""
-    candidates = seewhy.layers(seewhy.load(model, weights=weights), "skimage:chelsea" if photo is None else photo)
+    candidates = seewhy.layers(_loaded(model, weights, device), "skimage:chelsea" if photo is None else photo)
     if as_json:
-        _print(json_text([{**asdict(each), "layout": str(each.layout)} for each in candidates]))
+        say(json_text([{**asdict(each), "layout": str(each.layout)} for each in candidates]))
         return
-    _table(
+    table(
         ("", "layer", "grid", "axes", "gradient on the grid"),
         [
             (
@@ -158,7 +167,7 @@ def layers(
             for each in candidates
         ],
     )
-    _print("* chosen where no --layer is given")
+    say("* chosen where no --layer is given")
 
 
 @app.command()
@@ -169,7 +178,7 @@ def methods(
     """List the methods: what each needs, whether it looks at the class, what it costs, and its paper."""
     if as_json:
         facts = ("name", "title", "class_specific", "signed", "cost", "paper", "weakness")
-        _print(
+        say(
             json_text(
                 [
                     {fact: getattr(m, fact) for fact in facts} | {"needs": seewhy.needs(m.function)}
@@ -183,7 +192,7 @@ def methods(
         for m in METHODS.values()
     ]
     remarks = [f"weakness: {m.weakness}" for m in METHODS.values()] if long else []
-    _table(("method", "needs", "by class", "cost", "paper"), rows, remarks)
+    table(("method", "needs", "by class", "cost", "paper"), rows, remarks)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -191,6 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that are no text
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    # last, so that no file in a folder of photos is imported in place of an installed package
+    sys.path.append(str(Path.cwd()))
     usage = cast(type[Exception], typer.BadParameter.__mro__[1])  # click's, or the copy of it that newer typers have
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
@@ -199,17 +210,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return app(given, prog_name="seewhy", standalone_mode=False) or 0
     except usage as error:
         message = cast(Any, error).format_message().rstrip(".")
-        _complain(f"{message[:1].lower()}{message[1:]}; see seewhy --help")
+        complain(f"{message[:1].lower()}{message[1:]}; see seewhy --help")
     except SeewhyError as error:
-        _complain(error)
+        complain(error)
     return 2
+
+
+def _loaded(model: str, weights: Path | None, device: str) -> seewhy.Loaded:
+    """The model on its device, which is tried out first: loading may take long."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without the device
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise seewhy.ModelError(
+            f"cannot compute on the device {device!r} ({reason}); the model runs where torch can; try --device cpu"
+        ) from error
+    loaded = seewhy.load(model, weights=weights)
+    return replace(loaded, module=loaded.module.to(device))
+
+
+def _rectify(signed: bool) -> bool | None:
+    """`--signed` as `explain` calls it; without it, as in the method's paper."""
+    return False if signed else None
+
+
+def _read(manifest: Path) -> Any:
+    """What was just saved: to compute it again would carry every map to its photo again."""
+    return json.loads(manifest.read_text())
 
 
 def _conclude(failed: int, of: int) -> None:
     if not failed:
         return
     if of > 1:
-        _complain(f"{failed} of {of} photos could not be explained")
+        complain(f"{failed} of {of} photos could not be explained")
     raise typer.Exit(2 if failed == of else 1)
 
 
@@ -239,10 +273,12 @@ def _with_progress(photos: Sequence[str]) -> Iterator[str]:
     yield from tqdm(photos, unit="photo", disable=len(photos) == 1 or not sys.stderr.isatty(), file=sys.stderr)
 
 
-def _say(answer: Explanation, files: Sequence[Path]) -> None:
-    _print(f"{answer[0].name}: {'  '.join(_class(answer))}")
-    _notes(answer.notes)
-    _print(f"  overlay: {files[0]}")
+def _tell(answer: Explanation, files: Sequence[Path], told: set[str]) -> None:
+    """What was answered, with those notes that did not stand below an earlier photo; they are added to `told`."""
+    say(f"{answer[0].name}: {'  '.join(_class(answer))}")
+    _notes(note for note in answer.notes if note not in told)
+    say(f"  overlay: {files[0]}")
+    told |= {note for note in answer.notes if not note.startswith("image 0: ")}  # which is about this photo alone
 
 
 def _class(answer: Explanation) -> tuple[str, str]:
@@ -252,31 +288,4 @@ def _class(answer: Explanation) -> tuple[str, str]:
 
 def _notes(notes: Iterable[str]) -> None:
     for note in dict.fromkeys(notes):
-        _print(f"  {note}")
-
-
-def _complain(what: object) -> None:
-    tqdm.write(f"seewhy: {what}", file=sys.stderr)
-
-
-def _print(text: str) -> None:
-    try:
-        tqdm.write(text.rstrip("\n"), file=sys.stdout)  # which does not run into a progress bar
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read has enough: typer ends quietly
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot print ({error.strerror}); send the output where there is room") from error
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence[str] = ()) -> None:
-    """Columns as wide as they need, the last one wrapped to the terminal (120 letters if piped)."""
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads) - 1)]
-    width = min(get_terminal_size((120, 24)).columns, 120)
-    left = sum(widths) + 2 * len(widths)
-    for number, row in enumerate((heads, *rows)):
-        cells = "".join(f"{cell:{space}}  " for cell, space in zip(row[:-1], widths, strict=True))
-        last = textwrap.fill(row[-1], max(width - left, 24)).replace("\n", "\n" + " " * left)
-        _print(f"{cells}{last}".rstrip())
-        if number and remarks:
-            _print(textwrap.indent(textwrap.fill(remarks[number - 1], width - 4), "    "))
+        say(f"  {note}")
