@@ -3,9 +3,12 @@
 import ast
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+
+import seewhy
 
 PACKAGE = Path(__file__).parents[1] / "src" / "seewhy"
 ALLOWED = {
@@ -27,7 +30,8 @@ ALLOWED = {
     "zoo": "types tensor data labels wording",
     "item": "types tensor wording data render localize saving",
     "explanation": "tensor render saving item",
-    "comparison": "render saving item explanation",
+    "comparison": "tensor render saving item explanation",
+    "console": "types",
     "subject": "types data zoo item",
     "answer": "types tensor targets ensemble model evidence registry subject explanation",
     "explain": "types data zoo model subject answer explanation comparison",
@@ -74,9 +78,7 @@ def test_importing_the_package_takes_little_time_beside_torch():
 
 
 def test_the_public_names():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    names = {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    verbs = {"explain", "compare", "layers", "load", "read", "needs", "METHODS"}
+    verbs = {"explain", "compare", "layers", "load", "read", "needs", "METHODS", "__version__"}
     nouns = {
         "Explanation",
         "Comparison",
@@ -88,7 +90,14 @@ def test_the_public_names():
         "LogProbability",
         "Rank",
     }
-    errors = {name for name in names if name and name.endswith(("Error", "Warning"))}
-    from seewhy.registry import METHODS
+    errors = {name for name in dir(seewhy) if name.endswith(("Error", "Warning"))}
+    assert "SeewhyError" in errors
+    assert dir(seewhy) == sorted(verbs | nouns | errors | seewhy.METHODS.keys())
+    assert all(hasattr(seewhy, name) for name in dir(seewhy))
 
-    assert names == verbs | nouns | errors | METHODS.keys()
+
+def test_the_version_is_looked_up_when_asked_for():
+    assert seewhy.__version__ == version("seewhy")
+    assert "__version__" not in vars(seewhy)
+    with pytest.raises(AttributeError, match="module 'seewhy' has no attribute 'nothing'"):
+        _ = seewhy.nothing

@@ -391,6 +391,13 @@ def test_a_transformers_folder_without_processor_or_names_says_so(vit_folder: Pa
 # your own
 
 
+def test_what_was_loaded_says_so_in_one_line() -> None:
+    bare = Loaded(nn.Identity(), None, None, "mine")
+    assert repr(bare) == "<Loaded 'mine': Identity, no labels, no preprocessing>"
+    known = replace(bare, labels=("cat", "dog"), preprocess=Preprocess((48, 64)))
+    assert repr(known) == "<Loaded 'mine': Identity, 2 labels, photos at 48x64>"
+
+
 def test_a_factory_of_your_own(factories: types.ModuleType) -> None:
     bare, complete = load(f"{HERE}:small"), load(f"{HERE}:complete")
     assert isinstance(bare.module, Small)

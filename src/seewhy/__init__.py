@@ -3,6 +3,9 @@
 `e = seewhy.explain(model, images)`, then `e.map`, `e.notes`, `e[0].overlay()`.
 """
 
+import types as _types
+import typing as _typing
+
 from seewhy.comparison import Comparison as Comparison
 from seewhy.data.image import Photo as Photo
 from seewhy.data.image import read as read
@@ -22,6 +25,7 @@ from seewhy.methods import hires_cam as hires_cam
 from seewhy.methods import layer_cam as layer_cam
 from seewhy.methods import xgrad_cam as xgrad_cam
 from seewhy.registry import METHODS as METHODS
+from seewhy.saving import release as _release
 from seewhy.targets import Logit as Logit
 from seewhy.targets import LogProbability as LogProbability
 from seewhy.targets import Probability as Probability
@@ -37,3 +41,21 @@ from seewhy.types import ShapeError as ShapeError
 from seewhy.types import TargetError as TargetError
 from seewhy.zoo import Loaded as Loaded
 from seewhy.zoo import load as load
+
+if _typing.TYPE_CHECKING:
+    __version__: str
+else:  # hidden from type checkers, to whom any other name would be right too
+
+    def __getattr__(name: str) -> str:
+        """The version, looked up when asked for: not every import shall pay for it."""
+        if name == "__version__":
+            return _release()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names: neither what Python adds, nor the modules in which they stand."""
+    public = [
+        name for name, what in globals().items() if not (name.startswith("_") or isinstance(what, _types.ModuleType))
+    ]
+    return sorted([*public, "__version__"])

@@ -7,11 +7,12 @@ from torch import nn
 
 from seewhy.data.preprocess import Preprocess
 from seewhy.types import ModelError
+from seewhy.wording import by
 
 RANDOM_NOTE = "random weights: nothing it shows is a finding"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loaded:
     """A model with what belongs to it.
 
@@ -32,6 +33,11 @@ class Loaded:
     notes: tuple[str, ...] = ()
     preprocess_notes: tuple[str, ...] = ()
     label_notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        labels = "no labels" if self.labels is None else f"{len(self.labels)} labels"
+        size = "no preprocessing" if self.preprocess is None else f"photos at {by(self.preprocess.size)}"
+        return f"<Loaded {self.name!r}: {type(self.module).__name__}, {labels}, {size}>"
 
 
 @dataclass(frozen=True)
