@@ -1,11 +1,16 @@
 """What the README says is what happens: its code runs, its links lead somewhere, its numbers are the library's."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 import seewhy
+from seewhy.cli import main
+from seewhy.evidence import FACTS, Evidence
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -13,7 +18,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_of_code_is_found() -> None:
-    assert len(BLOCKS) == README.count("```python") == 5
+    assert len(BLOCKS) == README.count("```python") == 7
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
@@ -25,11 +30,75 @@ def test_code_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'save\("(.*?)"\)', code))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/explain.md", "docs/alignment.md"])
+def test_the_factory_is_one_that_the_command_line_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = [block for block in BLOCKS if "def make():" in block]
+    (name,) = re.findall(r"`seewhy explain cat.jpg --model (\w+):make`", README)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path(f"{name}.py").write_text(code)
+    Path("cat.jpg").write_bytes((ROOT / "docs" / "chelsea.jpg").read_bytes())
+    assert main(["explain", "cat.jpg", "--model", f"{name}:make", "--target", "dog"]) == 0
+    assert capsys.readouterr().out.startswith("cat: dog  ")
+
+
+class Peer(nn.Module):
+    """What the table of other libraries is about: a network with a `layer4`, whose grid is coarser than its image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer4 = nn.Sequential(nn.Conv2d(3, 6, 3, stride=4, padding=1), nn.ReLU())
+        self.fc = nn.Linear(6, 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.layer4(x).amax((2, 3)))
+
+
+def test_the_code_for_those_who_come_from_other_libraries() -> None:
+    torch.manual_seed(0)
+    model, x = Peer(), torch.rand(2, 3, 32, 32)
+    cells = model.layer4(x)
+    scores = model.fc(cells.amax((2, 3)))
+
+    def cam(target: torch.Tensor) -> torch.Tensor:
+        (gradients,) = torch.autograd.grad(target, cells, torch.ones_like(target), retain_graph=True)
+        return (gradients.mean((2, 3), keepdim=True) * cells).sum(1).detach()
+
+    def unit(map: torch.Tensor) -> torch.Tensor:
+        large = nn.functional.interpolate(map.relu()[:, None], (32, 32), mode="bilinear")[:, 0]
+        return large / large.amax((1, 2), keepdim=True)
+
+    theirs = [unit(cam(scores.amax(1))), unit(cam(scores[:, 5])), cam(scores[:, 5]).relu(), cam(scores[:, 5])]
+    codes = re.findall(r"\| `(seewhy\.[^|]*)` \|$", README, re.MULTILINE)
+    ours = [eval(code, {"seewhy": seewhy, "model": model, "x": x}) for code in codes]
+    assert (theirs[3] < 0).any()
+    for found, expected in zip([each for each in ours if isinstance(each, torch.Tensor)], theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+    (picture,) = [each for each in ours if not isinstance(each, torch.Tensor)]
+    assert picture.tobytes() == seewhy.explain(model, x)[0].overlay(colormap="jet").tobytes()
+
+
+def test_the_facts_are_all_told() -> None:
+    page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", page[page.index("## Facts") :], re.MULTILINE))
+    assert told.keys() == FACTS
+    for name, shape in told.items():
+        fact = vars(Evidence)[name]  # of all questions; a method sees one at a time
+        returned = (getattr(fact, "func", None) or fact.fget).__annotations__["return"]
+        dims = getattr(returned, "dim_str", None)
+        assert shape == ("function" if dims is None else f"({dims.removeprefix('q ').strip()})"), name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/explain.md", "docs/alignment.md", "docs/quality.md"])
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text(encoding="utf-8"))
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):
+        name, _, anchor = link.partition("#")
+        there = path.parent / name if name else path
+        assert there.exists(), link
+        heads = re.findall("^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE) if anchor else [""]
+        assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], link
 
 
 def test_methods_are_those_of_the_registry() -> None:

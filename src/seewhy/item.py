@@ -117,14 +117,14 @@ class Item:
         return draw_boxes(drawn, [box.xyxy for box in boxes])
 
     def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
-        """Boxes of the photo's pixels where the heat is at least `threshold` of its maximum.
+        """Boxes of the photo's pixels where the heat is at least `threshold` of its maximum: x0 y0 x1 y1, on edges.
 
         By default the rule of the Grad-CAM paper: 15 % of the maximum, the largest connected segment.
         """
         return localize.boxes(self._photo_map, threshold, largest)
 
     def peak(self) -> tuple[int, int] | None:
-        """Row and column of the photo's pixel with the most heat; None where the map has no positive value."""
+        """Row and column (y, x) of the photo's pixel with the most heat; None where the map has no positive value."""
         return localize.peak(self._photo_map)
 
     def caption(self, *, signed: bool | None = None) -> list[str]:
