@@ -238,6 +238,5 @@ def _stretched(map: Map) -> Map:
     ones = (1,) * (map.ndim - 1)
     low, high = (x.reshape(-1, *ones) for x in torch.aminmax(map.flatten(1), dim=-1))
     spread = high - low
-    return torch.where(
-        spread > 0, (map - low) / spread.where(spread > 0, torch.ones_like(spread)), torch.ones_like(map)
-    )
+    size = spread.where(spread != 0, torch.ones_like(spread))
+    return torch.where(spread != 0, (map - low) / size, torch.ones_like(map))
