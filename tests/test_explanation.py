@@ -147,6 +147,9 @@ def test_the_signed_form_is_drawn_signed_where_it_was_asked_for() -> None:
     item, plain = e[0], replace(e, asked_signed=False)[0]
     assert item.overlay().tobytes() == plain.overlay(signed=True).tobytes() != plain.overlay().tobytes()
     assert item.overlay(signed=False).tobytes() == plain.overlay().tobytes()
+    behind = [each.overlay(background=name).tobytes() for each, name in ((item, "grey"), (plain, "photo"))]
+    assert behind == [item.overlay().tobytes(), plain.overlay().tobytes()]
+    assert behind[0] != item.overlay(background="photo").tobytes()  # colors compete with the photo's only if asked to
     assert float(item.heat().min()) < 0 == float(plain.heat().min())
     fused = replace(e, signed=False)  # as maps of several layers are: without values below zero
     assert fused[0].overlay().tobytes() == plain.overlay().tobytes()

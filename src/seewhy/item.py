@@ -97,7 +97,7 @@ class Item:
         *,
         colormap: str = "turbo",
         opacity: float = 0.6,
-        background: Background = "photo",
+        background: Background | None = None,
         signed: bool | None = None,
         boxes: Sequence[localize.Box] = (),
     ) -> Image.Image:
@@ -106,14 +106,16 @@ class Item:
         Args:
             colormap: `turbo`, `inferno`, or `jet` for likeness with papers.
             opacity: of the greatest heat.
-            background: the `photo`, its `edges`, or the photo in `grey`.
+            background: the `photo`, its `edges`, or the photo in `grey`. None: grey below signs, else the photo.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             boxes: drawn on top, such as `item.boxes(0.5)`.
         """
         heat = self.heat(signed=signed)
         if self.shows_sign(signed):  # by sign, not by value: an all-positive map too
-            colormap, _ = LEGENDS[True]
-        drawn = overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=background)
+            colormap, behind = LEGENDS[True][0], background or "grey"  # red on a red photo cannot be seen
+        else:
+            behind = background or "photo"
+        drawn = overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=behind)
         return draw_boxes(drawn, [box.xyxy for box in boxes])
 
     def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
