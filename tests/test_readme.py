@@ -10,8 +10,7 @@ from torch import nn
 
 import seewhy
 from seewhy.cli import main
-from seewhy.evidence import Evidence
-from seewhy.facts import FACTS
+from seewhy.evidence import FACTS, Evidence
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,7 +84,7 @@ def test_the_code_for_those_who_come_from_other_libraries() -> None:
 def test_the_facts_are_all_told() -> None:
     page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
     told = dict(re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", page[page.index("## Facts") :], re.MULTILINE))
-    assert told.keys() == FACTS.keys()
+    assert told.keys() == FACTS
     for name, shape in told.items():
         fact = vars(Evidence)[name]  # of all questions; a method sees one at a time
         returned = (getattr(fact, "func", None) or fact.fget).__annotations__["return"]
