@@ -186,7 +186,7 @@ def test_a_comparison_equals_single_explanations():
 def test_many_questions_are_chunked_without_a_change(monkeypatch):
     model, x = net(), images()
     together = seewhy.compare(model, x, list(range(5)), ["grad_cam", "eigen_cam"])
-    monkeypatch.setattr("seewhy.answer._GRADIENT_BYTES", 1)
+    monkeypatch.setattr("seewhy.observation._GRADIENT_BYTES", 1)
     apart = seewhy.compare(model, x, list(range(5)), ["grad_cam", "eigen_cam"])
     for one, other in zip(together, apart, strict=True):
         assert torch.equal(one.map, other.map)

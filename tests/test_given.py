@@ -114,6 +114,6 @@ def test_a_function_that_returns_no_map_is_told_what_one_is():
         )
     with pytest.raises(MethodError) as told:
         seewhy.explain(model, images, 0, lambda acts: acts)
-    assert "asks for 'acts', which is no fact; positional parameters of a method name facts: activations, class" in str(
+    assert "asks for 'acts', which is no fact; positional parameters of a method name facts: activations, activ" in str(
         told.value
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import methods
-from seewhy.evidence import needs
+from seewhy.facts import needs
 from seewhy.registry import METHODS
 from seewhy.tensor import first_component, spatial_mean, spatial_sum, unit, weighted_sum
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oracles import ORACLES, agree, expected
 from seewhy.ensemble import fuse
-from seewhy.evidence import needs, options
+from seewhy.facts import needs, options
 from seewhy.registry import METHODS, Method, find
 from seewhy.tensor import first_component, unit
 from seewhy.types import MethodError, ShapeError

@@ -10,11 +10,11 @@ from seewhy.comparison import Comparison as Comparison
 from seewhy.data.image import Photo as Photo
 from seewhy.data.image import read as read
 from seewhy.data.preprocess import Preprocess as Preprocess
-from seewhy.evidence import needs as needs
 from seewhy.explain import compare as compare
 from seewhy.explain import explain as explain
 from seewhy.explain import layers as layers
 from seewhy.explanation import Explanation as Explanation
+from seewhy.facts import needs as needs
 from seewhy.methods import cam as cam
 from seewhy.methods import eigen_cam as eigen_cam
 from seewhy.methods import eigen_grad_cam as eigen_grad_cam

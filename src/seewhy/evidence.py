@@ -1,130 +1,49 @@
 """Evidence: everything that can be known of one forward pass, by name, computed when first asked for.
 
 This is the one place where models and methods meet. A method names the facts it needs as its positional parameters;
-`call` looks them up here. The vocabulary is the properties of `Evidence`, and closed.
+`call` looks them up here. The vocabulary (`facts`) is the properties of `Evidence`, and closed.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy.model.capture import Capture, averaged
+from seewhy.backward import Backward
+from seewhy.facts import PER_QUESTION, maps_the_image, needs
+from seewhy.model.biases import implicit_bias
+from seewhy.model.capture import INPUT, Capture, averaged
+from seewhy.model.locate import Place
 from seewhy.model.replay import Replay
-from seewhy.model.tokens import Layout
-from seewhy.tensor import spatial_mean
-from seewhy.types import MethodError, Path, Target, TargetError, follow
+from seewhy.tensor import resize, spatial_mean
+from seewhy.types import MethodError, Path, Target, follow
 
-PER_QUESTION = frozenset({"scores", "gradients", "class_weights", "scores_at", "score_tail"})
-"""The facts that there are one of for each question; a method sees those of one question at a time."""
-
-FACTS = PER_QUESTION | {"inputs", "activations"}
-"""All facts: the names that a method's positional parameters may have."""
-
-
-@cache
-def needs(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The facts a method needs: the names of its positional parameters."""
-    parameters = inspect.signature(function).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-
-
-@dataclass(frozen=True)
-class Option:
-    """A keyword-only parameter of a method: its type and its default, which is the paper's choice."""
-
-    type: Any
-    default: Any
-
-
-@cache
-def options(function: Callable[..., Any]) -> dict[str, Option]:
-    """A method's options: its keyword-only parameters."""
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: Option(p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+Changed = Callable[[Tensor, Tensor], Tensor]
+"""Scores `(m)` of changed images `(m c *s)` or activations `(m c *grid)`, the j-th made from image `rows[j]`."""
 
 
 def call(
     function: Callable[..., Tensor], evidence: "Evidence", chosen: Mapping[str, Any]
-) -> Float[Tensor, "q b *grid"] | Float[Tensor, "1 b *grid"]:
+) -> Float[Tensor, "q b *_"] | Float[Tensor, "1 b *_"]:
     """A method's maps for every question; of a method that depends on no question, one map that is true for all."""
     facts = {name: getattr(evidence, name) for name in needs(function)}
     asked = PER_QUESTION & facts.keys()
     shared = {name: fact for name, fact in facts.items() if name not in asked}
     each = range(len(evidence.questions) if asked else 1)
     maps = [function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in each]
+    size = evidence.inputs.shape[2:] if maps_the_image(function) else evidence.place.layout.grid
+    expected = (len(evidence.inputs), *size)
     for map in cast(list[Any], maps):  # a user's function may return anything
-        if not isinstance(map, Tensor) or map.ndim != evidence.inputs.ndim - 1 or len(map) != len(evidence.inputs):
+        if not isinstance(map, Tensor) or map.shape != expected:
             got = tuple(map.shape) if isinstance(map, Tensor) else type(map).__name__
             raise MethodError(
-                f"the method returned {got}; it returns one map for each image, without channels, here "
-                f"{(len(evidence.inputs), *evidence.layout.grid)}"
+                f"the method returned {got}; it returns one map for each image, without channels, here {expected}"
             )
     return torch.stack(maps)
-
-
-@dataclass(frozen=True)
-class Backward:
-    """The backward pass of some questions, run once, when the first layer asks for its gradients."""
-
-    capture: Capture
-    questions: tuple[Target, ...]
-    rows: Tensor
-
-    @cached_property
-    def answers(self) -> list[Float[Tensor, " b"]]:
-        """The scores, one vector for each question, with their graph back to the output."""
-        with torch.enable_grad():
-            given = [target(self.capture.output, self.rows) for target in self.questions]
-        for score in cast(list[Any], given):  # a user's function may return anything
-            if not isinstance(score, Tensor) or score.shape != self.rows.shape:
-                got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-                raise TargetError(f"the target returned {got}; return one score per image, here ({len(self.rows)},)")
-        return given
-
-    @cached_property
-    def told(self) -> tuple[Path, Tensor] | None:
-        """Where the scores are read and their gradients with respect to it `(q ...)`, where the targets can tell.
-
-        Never by autograd with respect to several outputs: one may be computed from another, and would count twice.
-        """
-        known = [_known_gradient(target, self.capture.output, self.rows) for target in self.questions]
-        places = {gradient[0] for gradient in known if gradient}
-        if len(places) == 1 and all(known):
-            return next(iter(places)), torch.stack([gradient[1] for gradient in known if gradient])
-        return None
-
-    @cached_property
-    def gradients(self) -> dict[str, Tensor]:
-        """The scores' gradients `(q ...)` with respect to every captured layer, as the layer's tensor is laid out."""
-        layers = tuple(self.capture.activations)
-        if self.told is not None:
-            return self.capture.gradients([(follow(self.capture.output, self.told[0]), self.told[1])], layers)
-        with torch.enable_grad():
-            scores = torch.stack(self.answers)
-        each = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)[:, :, None].expand(
-            -1, -1, len(self.rows)
-        )
-        return self.capture.gradients([(scores, each)], layers)
-
-    def of_scores(self, path: Path) -> Tensor | None:
-        """The scores' gradients `(q ...)` with respect to the score tensor, if nothing else of the output is read."""
-        if self.told is not None:
-            return self.told[1] if self.told[0] == path else None
-        read = self.capture.output
-        if not isinstance(read, Tensor) or not all(score.requires_grad for score in self.answers):
-            return None
-        create = self.capture.differentiable
-        alone = [
-            torch.autograd.grad(score, read, torch.ones_like(score), retain_graph=True, create_graph=create)[0]
-            for score in self.answers
-        ]
-        return torch.stack(alone)
 
 
 @dataclass(frozen=True)
@@ -137,21 +56,21 @@ class Head:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The facts about one layer and some questions. Each property is a fact, computed on first use.
+    """The facts about some layers and some questions. Each property is a fact, computed on first use.
 
     Args:
         capture: the forward pass.
         backward: the questions' backward pass, shared by all layers of the capture.
-        layer: which captured layer `activations` and `gradients` are about.
-        layout: how that layer's tensor becomes `(b c *grid)`.
+        places: which captured layers the facts are about, shallow to deep; facts of one layer are those of the last.
+        biased: the names of the captured layers that add a bias, with the modules that do.
         head: the model's last linear layer, where it has one; used only if this capture proves that it reads the means.
         replay: runs the model again on changed inputs or activations.
     """
 
     capture: Capture
     backward: Backward
-    layer: str
-    layout: Layout
+    places: tuple[Place, ...]
+    biased: Mapping[str, nn.Module]
     head: Head | None
     replay: Replay
 
@@ -159,6 +78,18 @@ class Evidence:
     def questions(self) -> tuple[Target, ...]:
         """What is asked."""
         return self.backward.questions
+
+    @property
+    def place(self) -> Place:
+        """The layer that facts of one layer are about."""
+        return self.places[-1]
+
+    @cached_property
+    def alone(self) -> tuple["Evidence", ...]:
+        """The facts about each of the layers by itself."""
+        return (self,) if len(self.places) < 2 else tuple(replace(self, places=(place,)) for place in self.places)
+
+    # About the images
 
     @cached_property
     def inputs(self) -> Float[Tensor, "b c *s"]:
@@ -170,11 +101,55 @@ class Evidence:
         """The score of every question, of every image."""
         return _full(torch.stack(self.backward.answers))
 
+    @property
+    def scores_at(self) -> Sequence[Changed]:
+        """For each question its scores of changed images `(m c *s)`, the j-th made from image `rows[j]`."""
+        return [lambda inputs, rows, q=q: self.replay.scores_at((q,), inputs, rows)[0] for q in self.questions]
+
+    @property
+    def differentiable_scores_at(self) -> Sequence[Changed]:
+        """As `scores_at`, with a graph to the changed images."""
+        return [lambda inputs, rows, q=q: self.replay.differentiable_scores_at(q, inputs, rows) for q in self.questions]
+
+    @cached_property
+    def input_gradients(self) -> Float[Tensor, "q b c *s"]:
+        """d score / d images."""
+        return _full(self.backward.gradients[INPUT])
+
+    @property
+    def input_gradients_at(self) -> Sequence[Changed]:
+        """For each question the gradients `(m c *s)` of its scores of changed images with respect to these."""
+
+        def of(question: Target) -> Changed:
+            def at(inputs: Tensor, rows: Tensor) -> Tensor:
+                passes = self.replay.captures(inputs, rows, (), leaf=True)
+                return torch.cat([_full(Backward(c, (question,), part).gradients[INPUT][0]) for c, part in passes])
+
+            return at
+
+        return [of(question) for question in self.questions]
+
+    @property
+    def bias_gradients(self) -> Sequence[Sequence[Float[Tensor, "b c *_"]]]:
+        """For each question and layer that adds a bias, d score / d output times what is added, as the layers ran."""
+
+        def of(name: str, module: nn.Module) -> Float[Tensor, "q b c *_"]:
+            gradients, bias = _full(self.backward.gradients[name]), implicit_bias(module)
+            if bias is None:
+                raise MethodError(f"layer {name!r} adds no bias")
+            channels_last = isinstance(module, nn.Linear)
+            laid = gradients.movedim(-1, 2) if channels_last else gradients
+            return laid * bias.to(laid).reshape(-1, *[1] * (laid.ndim - 3))
+
+        found = [of(name, module) for name, module in self.biased.items()]
+        return [[products[q] for products in found] for q in range(len(self.questions))]
+
+    # About one layer
+
     @cached_property
     def activations(self) -> Float[Tensor, "b c *grid"]:
         """What the layer put out, in float32 at least."""
-        raw = self.capture.activations[self.layer]
-        return _full(self.layout.to_cells(raw if self.capture.differentiable else raw.detach()))
+        return self._cells(self.capture)
 
     @cached_property
     def gradients(self) -> Float[Tensor, "q b c *grid"]:
@@ -188,7 +163,43 @@ class Evidence:
             cells = self.activations[0, 0].numel()
             ones = (1,) * (self.activations.ndim - 2)
             return (known / cells).reshape(*known.shape, *ones).expand(-1, *self.activations.shape)
-        return _full(self.layout.to_cells(self.backward.gradients[self.layer]))
+        return _full(self.place.layout.to_cells(self.backward.gradients[self.place.name]))
+
+    @property
+    def gradients_at(self) -> Sequence[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+        """For each question activations and gradients `(m c *grid)` of changed images `(m c *s)`."""
+        place = self.place
+
+        def of(question: Target) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+            def at(inputs: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+                activations: list[Tensor] = []
+                gradients: list[Tensor] = []
+                for capture, part in self.replay.captures(inputs, rows, (place.name,)):
+                    found = Backward(capture, (question,), part).gradients[place.name][0]
+                    activations.append(self._cells(capture))
+                    gradients.append(_full(place.layout.to_cells(found)))
+                return torch.cat(activations), torch.cat(gradients)
+
+            return at
+
+        return [of(question) for question in self.questions]
+
+    @cached_property
+    def linear_gradients(self) -> Sequence[Float[Tensor, "b c *grid"] | None]:
+        """The gradients, where score(A') = score(A) + <gradients, A' - A> for any A'; None where that is not proven.
+
+        It is for scores that are sums of logits, behind global average pooling and one linear layer.
+        """
+        if self.pooled_class_weights is None or self.backward.told is None:
+            return [None] * len(self.questions)
+        return list(self.gradients)
+
+    @cached_property
+    def hessian_product(self) -> Float[Tensor, "q b c *grid"]:
+        """H A: the second derivative of the score with respect to the activations, times these."""
+        raw = self.capture.activations[self.place.name]
+        products = [_hessian_product(score, raw) for score in self.backward.answers]
+        return _full(self.place.layout.to_cells(torch.stack(products)))
 
     @cached_property
     def class_weights(self) -> Float[Tensor, "q b c"]:
@@ -200,7 +211,8 @@ class Evidence:
         if self.pooled_class_weights is None:
             raise MethodError(
                 f"CAM needs a model that ends in global average pooling of the layer and one linear layer, which "
-                f"{self.layer!r} of this model is not followed by; use grad_cam, which generalizes it, or another layer"
+                f"{self.place.name!r} of this model is not followed by; use grad_cam, which generalizes it, or another "
+                "layer"
             )
         return self.pooled_class_weights
 
@@ -211,7 +223,7 @@ class Evidence:
             return None
         read, linear = follow(self.capture.output, self.head.path), self.head.linear
         pooled, scores = self.capture.head or (None, None) if linear is not None else (read, read)
-        layer = self.capture.activations[self.layer]
+        layer = self.capture.activations[self.place.name]
         if pooled is None or scores is not read or (linear is not None and not _is_plain(linear)):
             return None
         means = spatial_mean(self.activations)
@@ -223,28 +235,50 @@ class Evidence:
         return known if linear is None else _times(known, linear.weight)
 
     @property
-    def scores_at(self) -> Sequence[Callable[[Tensor, Tensor], Tensor]]:
-        """For each question its scores of changed images `(m c *s)`, the j-th made from image `rows[j]`."""
-
-        def of(question: Target) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda inputs, rows: self.replay.scores_at((question,), inputs, rows)[0]
-
-        return [of(question) for question in self.questions]
+    def score_tail(self) -> Sequence[Changed]:
+        """For each question its scores if the layer had put out these `(m c *grid)`, the j-th for image `rows[j]`."""
+        tail = partial(self.replay.score_tail, layer=self.place.name, layout=self.place.layout)
+        return [lambda cells, rows, q=q: tail((q,), activations=cells, rows=rows)[0] for q in self.questions]
 
     @property
-    def score_tail(self) -> Sequence[Callable[[Tensor, Tensor], Tensor]]:
-        """For each question its scores if the layer had put out these `(m c *grid)`, the j-th for image `rows[j]`."""
+    def upsample(self) -> Callable[[Tensor], Tensor]:
+        """From maps `(m *grid)` at the layer's grid to maps `(m *s)` over the image, each cell where it looks."""
+        size, placement = tuple(self.inputs.shape[2:]), self.place.placement
 
-        def of(question: Target) -> Callable[[Tensor, Tensor], Tensor]:
-            return lambda cells, rows: self.replay.score_tail((question,), self.layer, self.layout, cells, rows)[0]
+        def laid(map: Float[Tensor, "m *grid"]) -> Float[Tensor, "m *s"]:
+            return resize(map, placement.matrices(size, map.shape[1:], dtype=map.dtype, device=map.device))
 
-        return [of(question) for question in self.questions]
+        return laid
+
+    # About several layers
+
+    @property
+    def activations_by_layer(self) -> Sequence[Float[Tensor, "b c *_"]]:
+        """What each layer put out, shallow to deep."""
+        return [evidence.activations for evidence in self.alone]
+
+    @property
+    def gradients_by_layer(self) -> Sequence[Sequence[Float[Tensor, "b c *_"]]]:
+        """For each question the gradients of each layer."""
+        found = [evidence.gradients for evidence in self.alone]
+        return [[gradients[q] for gradients in found] for q in range(len(self.questions))]
+
+    @property
+    def upsample_by_layer(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        """For each layer the way of its maps to the image."""
+        return [evidence.upsample for evidence in self.alone]
+
+    def _cells(self, capture: Capture) -> Float[Tensor, "b c *grid"]:
+        raw = capture.activations[self.place.name]
+        return _full(self.place.layout.to_cells(raw if capture.differentiable else raw.detach()))
 
 
-def _known_gradient(target: Target, output: Any, rows: Tensor) -> tuple[Path, Tensor] | None:
-    """The gradient that a target can tell without autograd; a hundred logits are asked for in one go by it."""
-    tell = getattr(target, "gradient", None)
-    return tell(output, rows) if tell is not None else None
+def _hessian_product(score: Float[Tensor, " b"], raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    (gradient,) = torch.autograd.grad(score.sum(), raw, create_graph=True)
+    if not gradient.requires_grad:  # linear in the activations
+        return torch.zeros_like(gradient)
+    along = (gradient * raw.detach()).sum()
+    return torch.autograd.grad(along, raw, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
 
 
 def _times(cotangents: Float[Tensor, "q b k"], weight: Float[Tensor, "k c"]) -> Float[Tensor, "q b c"]:

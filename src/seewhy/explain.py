@@ -5,12 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from seewhy.answer import Manner, answer, asked
+from seewhy.answer import answer
 from seewhy.comparison import Comparison
 from seewhy.data.preprocess import Preprocess
 from seewhy.explanation import Explanation
+from seewhy.maps import asked
 from seewhy.model.layers import Candidate
 from seewhy.model.locate import LayerName, Run, listed
+from seewhy.observation import Manner
 from seewhy.subject import subject
 from seewhy.types import LayerError, MethodError, Path
 from seewhy.zoo import Loaded

@@ -25,7 +25,8 @@ class Explanation:
 
     Attributes:
         map: heat `(b *s)` at the model's input size, raw units (see `unit`), signed where the method is.
-        raw: for each layer, from shallow to deep, the method's own map `(b *grid)`.
+        raw: for each layer, from shallow to deep, the method's own map `(b *grid)`; where it maps the image itself,
+            that as `image`.
         scores: the score that was explained, of each image.
         target: the question in words, for each image.
         class_indices: the class asked for in each image; None where the question is not about one class.
@@ -33,6 +34,7 @@ class Explanation:
         options: the method's options, also those that were left at their defaults.
         placements: for each layer, where its cells look.
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
+        units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum.
         verdict: whether the map may be believed; None: not checked.
         signed: whether the map may hold negative values.
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
@@ -52,18 +54,14 @@ class Explanation:
     notes: tuple[str, ...]
     model: str
     pictures: tuple[Picture | None, ...]
+    units: str = "raw"
     verdict: str | None = None
     asked_signed: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers' names, in the order in which they run."""
-        return tuple(self.raw)
-
-    @property
-    def units(self) -> str:
-        """`raw`: the method's own numbers, comparable between images; `relative`: fused from maps of maximum 1."""
-        return "relative" if len(self.raw) > 1 else "raw"
+        """The names of the layers that were looked at, in the order in which they run."""
+        return tuple(self.placements)
 
     def unit(self) -> Float[Tensor, "b *s"]:
         """The map for display: its positive part divided by its maximum, each image by its own. Zero stays zero."""
@@ -116,8 +114,8 @@ class Explanation:
             "method": self.method,
             "options": dict(self.options),
             "layers": {
-                name: {"grid": list(raw.shape[1:]), "placement": self.placements[name]}
-                for name, raw in self.raw.items()
+                name: {"placement": kind, **({"grid": list(self.raw[name].shape[1:])} if name in self.raw else {})}
+                for name, kind in self.placements.items()
             },
             "units": self.units,
             "signed": self.signed,

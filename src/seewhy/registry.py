@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from seewhy import methods
-from seewhy.evidence import PER_QUESTION, needs
-from seewhy.types import Map, MethodError
+from seewhy.facts import PER_QUESTION, needs
+from seewhy.types import Map, MethodError, Selection
 from seewhy.wording import near
 
 
@@ -24,6 +24,10 @@ class Method:
     weakness: str
     fusion: Literal["mean", "max_tanh"] = "mean"
     """How maps of several layers become one: see `ensemble.fuse`."""
+    layers: Selection = "last"
+    """The layers that it looks at where none is named."""
+    relative: bool = False
+    """Whether its values are of maps that were divided by their maximum, not in units of their own."""
     passes: str = ""
     """What it costs, where that does not follow from its needs."""
 

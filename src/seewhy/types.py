@@ -4,7 +4,7 @@ Axes: `b` images, `c` channels, `h w` pixels, `*s` the model's input size, `*gri
 `n` tokens, `k` classes, `q` questions, `m` rows of an output (each made from one of the `b` images).
 """
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,6 +30,9 @@ class Target(Protocol):
         """Scores of the rows of `output`: one number for each, differentiable."""
         ...
 
+
+Selection = Literal["last", "pair", "convolutions"]
+"""Layers that are found by themselves: the last with a grid; that and a finer one; every convolution's."""
 
 Path = tuple[str | int, ...]
 """Keys and indices that lead from a model's output to one tensor of it; empty where the output is that tensor."""

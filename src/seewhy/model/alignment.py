@@ -20,7 +20,7 @@ from seewhy.model.receptive import receptive_fields
 from seewhy.tensor import interpolation
 
 NOTABLE = 0.25
-"""A cell that is off its tile by up to this share of it counts as being there: two deviations of one measurement."""
+"""A cell that is off its tile by up to this share of it, or a pixel, counts as being there: a measurement's error."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +187,10 @@ def _centered(
 
 
 def _off(found: Placement, usual: Placement, grid: Sequence[int]) -> list[bool]:
-    """For each axis whether an outermost cell is a notable part of a tile away from its tile."""
+    """For each axis whether an outermost cell is a notable part of a tile, and over a pixel, away from its tile."""
     axes = zip(found.offset, found.stride, usual.offset, usual.stride, grid, strict=True)
     return [
-        max(abs(at - tile_at), abs(at - tile_at + (step - tile_step) * (cells - 1))) > NOTABLE * tile_step
+        max(abs(at - tile_at), abs(at - tile_at + (step - tile_step) * (cells - 1))) > max(NOTABLE * tile_step, 1)
         for at, step, tile_at, tile_step, cells in axes
     ]
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.types import LayerError, ModelError
+
+INPUT = "<input>"
+"""What the model's input is called where it is captured like a layer."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,8 @@ def capture(
     graph: bool = True,
     differentiable: bool = False,
     gated: bool = False,
+    leaf: bool = False,
+    within: AbstractContextManager[Any] | None = None,
 ) -> Capture:
     """Run the model once and keep the tensors at `spots`.
 
@@ -148,6 +153,8 @@ def capture(
         head: a module whose (first) input and output are kept too.
         graph: whether gradients will be asked for.
         differentiable: keep the whole graph, from the model's inputs and parameters on.
+        leaf: keep the first argument too, under the name `INPUT`; the graph then starts there.
+        within: what the forward pass runs inside of, such as a function mode that rules how rectifiers differentiate.
         gated: the model has `no_grad` or `enable_grad` blocks of its own, whose ends shall not end the graph.
 
     Raises:
@@ -170,8 +177,11 @@ def capture(
         others |= {id(buffer) for _, owned in census.buffers for buffer in owned.values()}
         args = [outside_inference(value) for value in args]
         kwargs = {name: outside_inference(value) for name, value in kwargs.items()}
-        gates = _Open() if gated else nullcontext()
-        with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads), gates:
+        gates, around = _Open() if gated else nullcontext(), within or nullcontext()
+        with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads), gates, around:
+            if leaf:
+                followed = differentiable and args[0].requires_grad
+                args[0] = keep(INPUT, args[0] if followed else args[0].detach().requires_grad_(differentiable))
             output = model(*args, **kwargs)
     _check_reached(spots, kept, calls)
     return Capture(model, output, kept, heads[-1] if heads else None, dict(calls), differentiable)

@@ -10,17 +10,26 @@ from torch import Tensor, nn
 
 from seewhy.model import alignment
 from seewhy.model.alignment import Placement
+from seewhy.model.biases import biased
 from seewhy.model.capture import Spot
-from seewhy.model.layers import Candidate, Choice, Memory, candidates, choose, resolve
+from seewhy.model.layers import Candidate, Choice, Memory, candidates, resolve
 from seewhy.model.observe import held, untouched
 from seewhy.model.outputs import read_scores, score_path
+from seewhy.model.selection import select
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError, MethodError, ModelError, Path
+from seewhy.types import LayerError, MethodError, ModelError, Path, Selection
 
 LayerName = str | nn.Module
 
 _KINDS = ("measured", "analytic", "tile")
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Layers that shall be found by themselves."""
+
+    which: Selection = "last"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Place:
     notes: tuple[str, ...]
 
 
-_Asked = tuple[str | int | None, str, str | None]  # which layer (a module by its id), alignment, stated layout
+_Asked = tuple[str | int | Auto, str, str | None]  # which layer (a module by its id), alignment, stated layout
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Known:
         gated: it runs a part inside a `no_grad` or `enable_grad` block of its own.
         edits: it writes into its input.
         squashed: its scores are what a sigmoid or softmax put out.
+        biased: where biases are added.
         places: the layers that were asked for so far.
     """
 
@@ -56,7 +66,8 @@ class Known:
     gated: bool
     edits: bool
     squashed: bool
-    places: Mapping[_Asked, Place]
+    biased: Mapping[str, Spot]
+    places: Mapping[_Asked, tuple[Place, ...]]
 
 
 _MEMORY: Memory[Known] = Memory()
@@ -114,7 +125,7 @@ class Run:
 @torch.inference_mode(False)
 def locate(
     run: Run,
-    groups: Sequence[Sequence[LayerName | None]],
+    groups: Sequence[Sequence[LayerName | Auto]],
     align: str = "measured",
     layout: str | None = None,
     *,
@@ -133,7 +144,7 @@ def locate(
     """
     if align not in _KINDS:
         raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
-    if layout is not None and any(layer is None for group in groups for layer in group):
+    if layout is not None and any(isinstance(layer, Auto) for group in groups for layer in group):
         raise LayerError(f"layout={layout!r} says how a named layer is laid out; name the layer too: layer=...")
     keys = [[(_remembered_as(layer), align, layout) for layer in group] for group in groups]
     asked = {key: layer for row, group in zip(keys, groups, strict=True) for key, layer in zip(row, group, strict=True)}
@@ -144,12 +155,10 @@ def locate(
         missing = {key: layer for key, layer in asked.items() if known is None or key not in known.places}
         if known is None or missing:
             trace = run.trace()
-            places = {key: _place(trace, layer, align, layout) for key, layer in missing.items()}
-            before = {} if known is None else known.places
-            squashed = trace.squashed
-            known = Known(stamp, _head(trace), trace.gated, trace.edited, squashed, {**before, **places})
+            places = {key: _places(trace, layer, align, layout) for key, layer in missing.items()}
+            known = _known(trace, stamp, {**({} if known is None else known.places), **places})
             _MEMORY.put(run.model, run.key(), known)
-    return Found(tuple(tuple(known.places[key] for key in row) for row in keys), known)
+    return Found(tuple(tuple(place for key in row for place in known.places[key]) for row in keys), known)
 
 
 @torch.inference_mode(False)
@@ -170,14 +179,30 @@ def _spelled(value: Any) -> str:
     return f"({', '.join(map(_spelled, value))})" if isinstance(value, tuple | list) else repr(value)
 
 
-def _remembered_as(layer: LayerName | None) -> str | int | None:
+def _remembered_as(layer: LayerName | Auto) -> str | int | Auto:
     return id(layer) if isinstance(layer, nn.Module) else layer
 
 
-def _place(trace: Trace, layer: LayerName | None, align: str, layout: str | None) -> Place:
-    choice = choose(trace) if layer is None else resolve(trace, layer, layout)
+def _known(trace: Trace, stamp: int, places: Mapping[_Asked, tuple[Place, ...]]) -> Known:
+    return Known(
+        stamp=stamp,
+        head=_head(trace),
+        gated=trace.gated,
+        edits=trace.edited,
+        squashed=trace.squashed,
+        biased=biased(trace),
+        places=places,
+    )
+
+
+def _places(trace: Trace, layer: LayerName | Auto, align: str, layout: str | None) -> tuple[Place, ...]:
+    found = select(trace, layer.which) if isinstance(layer, Auto) else [resolve(trace, layer, layout)]
+    return tuple(_place(trace, choice, align, told=isinstance(layer, Auto)) for choice in found)
+
+
+def _place(trace: Trace, choice: Choice, align: str, *, told: bool) -> Place:
     placement, notes = _placement(trace, choice, align)
-    reason = (f"layer {choice.name}: {choice.reason}",) if layer is None else ()
+    reason = (f"layer {choice.name}: {choice.reason}",) if told and choice.reason else ()
     return Place(choice.name, choice.spot, choice.shape, choice.layout, placement, (*reason, *choice.notes, *notes))
 
 
@@ -208,7 +233,7 @@ def _moved(name: str, placement: Placement, tiles: Placement, size: Sequence[int
 
 
 def _pixels(lengths: Sequence[float]) -> str:
-    return ", ".join(dict.fromkeys(f"{length:.1f}" for length in lengths))
+    return ", ".join(dict.fromkeys(f"{length:.3g}" for length in lengths))
 
 
 def _head(trace: Trace) -> str | None:

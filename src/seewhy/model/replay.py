@@ -1,16 +1,20 @@
 """Running a model again: on changed images, or with changed activations at one layer; in chunks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seewhy.model.capture import Spot, rerouted
+from seewhy.model.capture import Capture, Spot, capture, rerouted
 from seewhy.model.observe import untouched
+from seewhy.model.outputs import tensors
 from seewhy.model.tokens import Layout
+from seewhy.model.trunk import Trunk, rows_of
 from seewhy.tensor import chunked
 from seewhy.types import Target
 
@@ -27,6 +31,7 @@ class Replay:
         spots: where each named layer is.
         chunk: how many rows are run at once; it changes the memory, never the scores.
         edits: the model writes into its input, and is given a copy.
+        gated: the model has `no_grad` blocks of its own.
     """
 
     model: nn.Module
@@ -36,6 +41,7 @@ class Replay:
     spots: Mapping[str, Spot]
     chunk: int = 32
     edits: bool = False
+    gated: bool = False
 
     def scores_at(
         self, questions: Sequence[Target], inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"]
@@ -45,6 +51,24 @@ class Replay:
             parts = [self._scores(questions, inputs[part], rows[part]) for part in chunked(len(inputs), self.chunk)]
         return torch.cat(parts, 1)
 
+    def differentiable_scores_at(
+        self, question: Target, inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"]
+    ) -> Float[Tensor, " m"]:
+        """The question's scores of `inputs`, all in one pass, with a graph to them."""
+        with untouched(self.model), torch.enable_grad():
+            return self._scores((question,), inputs, rows)[0]
+
+    def captures(
+        self, inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"], layers: Sequence[str], *, leaf: bool = False
+    ) -> Iterator[tuple[Capture, Int[Tensor, " _"]]]:
+        """Passes of changed inputs with a graph from these layers on (with `leaf`, from the inputs); and their rows."""
+        spots = {name: self.spots[name] for name in layers}
+        for part in chunked(len(inputs), self.chunk):
+            args = [self._of_rows(value, rows[part]) for value in self.args]
+            kwargs = {name: self._of_rows(value, rows[part]) for name, value in self.kwargs.items()}
+            given = inputs[part].clone() if self.edits else inputs[part]
+            yield capture(self.model, (given, *args), kwargs, spots, gated=self.gated, leaf=leaf), rows[part]
+
     def score_tail(
         self,
         questions: Sequence[Target],
@@ -53,23 +77,68 @@ class Replay:
         activations: Float[Tensor, "m c *grid"],
         rows: Int[Tensor, " m"],
     ) -> Float[Tensor, "q m"]:
-        """The questions' scores if `layer` had put out these activations, the j-th in place of image `rows[j]`'s."""
+        """The questions' scores if `layer` had put out these activations, the j-th in place of image `rows[j]`'s.
+
+        Only what comes after the layer is run, where a replay of the clean pass proves that this is exact.
+        """
+        trunk = self._trunk(layer)
+        spot = self.spots[layer] if trunk is None else trunk.spot
         parts: list[Tensor] = []
         for part in chunked(len(rows), self.chunk):
 
             def swapped(_name: str, raw: Tensor, cells: Tensor = activations[part]) -> Tensor:
                 return layout.from_cells(cells.to(raw.dtype), raw)
 
-            with untouched(self.model), torch.no_grad(), rerouted(self.model, {layer: self.spots[layer]}, swapped):
-                parts.append(self._scores(questions, self.inputs[rows[part]], rows[part]))
+            short = nullcontext() if trunk is None else trunk.standing_in(self.model, rows[part])
+            with untouched(self.model), torch.no_grad(), short, rerouted(self.model, {layer: spot}, swapped):
+                inputs = rows_of(self.inputs, rows[part], len(self.inputs))
+                parts.append(self._scores(questions, inputs, rows[part]))
         return torch.cat(parts, 1)
 
+    def _trunk(self, layer: str) -> Trunk | None:
+        """What need not run again for the tail after `layer`; None where replaying the clean pass is not exact."""
+        if layer not in self._trunks:
+            self._trunks[layer] = self._verified(self.spots[layer])
+        return self._trunks[layer]
+
+    @cached_property
+    def _trunks(self) -> dict[str, Trunk | None]:
+        return {}
+
+    def _verified(self, spot: Spot) -> Trunk | None:
+        args = (self.inputs.clone() if self.edits else self.inputs, *self.args)
+        trunk = Trunk.of(self.model, args, self.kwargs, len(self.inputs), spot)
+        every = torch.arange(len(self.inputs), device=self.inputs.device)
+        with untouched(self.model), torch.no_grad():
+            clean = dict(tensors(self._run(self.inputs, every)))
+            for rows in (every, every[:1].expand(len(every) + 1)):
+                inputs = rows_of(self.inputs, rows, len(every))
+                try:
+                    with trunk.standing_in(self.model, rows):
+                        again = dict(tensors(self._run(inputs, rows)))
+                except (RuntimeError, ValueError, TypeError, IndexError):
+                    return None  # code between modules that does not take rows that share their memory
+                if again.keys() != clean.keys() or not all(_same(again[path], clean[path], rows) for path in clean):
+                    return None
+        return trunk
+
     def _scores(self, questions: Sequence[Target], inputs: Tensor, rows: Tensor) -> Tensor:
+        output = self._run(inputs, rows)
+        return torch.stack([target(output, rows) for target in questions])
+
+    def _run(self, inputs: Tensor, rows: Tensor) -> Any:
         args = [self._of_rows(value, rows) for value in self.args]
         kwargs = {name: self._of_rows(value, rows) for name, value in self.kwargs.items()}
-        output = self.model(inputs.clone() if self.edits else inputs, *args, **kwargs)
-        return torch.stack([target(output, rows) for target in questions])
+        return self.model(inputs.clone() if self.edits else inputs, *args, **kwargs)
 
     def _of_rows(self, value: Any, rows: Tensor) -> Any:
         per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self.inputs)
         return value[rows] if per_image else value
+
+
+def _same(again: Tensor, clean: Tensor, rows: Tensor) -> bool:
+    expected = rows_of(clean, rows, len(clean)) if clean.ndim and len(again) == len(rows) else clean
+    if again.shape != expected.shape:
+        return False
+    tolerance = 256 * torch.finfo(clean.dtype).eps
+    return torch.allclose(again, expected, rtol=tolerance, atol=tolerance * float(clean.abs().amax()))

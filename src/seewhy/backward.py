@@ -1,0 +1,77 @@
+"""The backward pass of some questions: from the model's output to every layer that a capture kept."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.model.capture import Capture
+from seewhy.types import Path, Target, TargetError, follow
+
+
+@dataclass(frozen=True)
+class Backward:
+    """The backward pass of some questions, run once, when the first layer asks for its gradients."""
+
+    capture: Capture
+    questions: tuple[Target, ...]
+    rows: Tensor
+
+    @cached_property
+    def answers(self) -> list[Float[Tensor, " b"]]:
+        """The scores, one vector for each question, with their graph back to the output."""
+        with torch.enable_grad():
+            given = [target(self.capture.output, self.rows) for target in self.questions]
+        for score in cast(list[Any], given):  # a user's function may return anything
+            if not isinstance(score, Tensor) or score.shape != self.rows.shape:
+                got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+                raise TargetError(f"the target returned {got}; return one score per image, here ({len(self.rows)},)")
+        return given
+
+    @cached_property
+    def told(self) -> tuple[Path, Tensor] | None:
+        """Where the scores are read and their gradients with respect to it `(q ...)`, where the targets can tell.
+
+        Never by autograd with respect to several outputs: one may be computed from another, and would count twice.
+        """
+        known = [_known_gradient(target, self.capture.output, self.rows) for target in self.questions]
+        places = {gradient[0] for gradient in known if gradient}
+        if len(places) == 1 and all(known):
+            return next(iter(places)), torch.stack([gradient[1] for gradient in known if gradient])
+        return None
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """The scores' gradients `(q ...)` with respect to every captured layer, as the layer's tensor is laid out."""
+        layers = tuple(self.capture.activations)
+        if self.told is not None:
+            return self.capture.gradients([(follow(self.capture.output, self.told[0]), self.told[1])], layers)
+        with torch.enable_grad():
+            scores = torch.stack(self.answers)
+        each = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)[:, :, None].expand(
+            -1, -1, len(self.rows)
+        )
+        return self.capture.gradients([(scores, each)], layers)
+
+    def of_scores(self, path: Path) -> Tensor | None:
+        """The scores' gradients `(q ...)` with respect to the score tensor, if nothing else of the output is read."""
+        if self.told is not None:
+            return self.told[1] if self.told[0] == path else None
+        read = self.capture.output
+        if not isinstance(read, Tensor) or not all(score.requires_grad for score in self.answers):
+            return None
+        create = self.capture.differentiable
+        alone = [
+            torch.autograd.grad(score, read, torch.ones_like(score), retain_graph=True, create_graph=create)[0]
+            for score in self.answers
+        ]
+        return torch.stack(alone)
+
+
+def _known_gradient(target: Target, output: Any, rows: Tensor) -> tuple[Path, Tensor] | None:
+    """The gradient that a target can tell without autograd; a hundred logits are asked for in one go by it."""
+    tell = getattr(target, "gradient", None)
+    return tell(output, rows) if tell is not None else None

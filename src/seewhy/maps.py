@@ -1,0 +1,125 @@
+"""Maps: a method with its options, applied to the evidence of its layers, and laid over the image."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.ensemble import fuse
+from seewhy.evidence import Evidence, call
+from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
+from seewhy.model.locate import Auto, LayerName
+from seewhy.registry import Method, find
+from seewhy.types import MethodError, ShapeError
+
+IMAGE = "image"
+"""What the raw map of a method is called whose maps are of the image, not of a layer."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method with all its options; `signed` where its signed form was asked for by name."""
+
+    method: Method
+    options: Mapping[str, Any]
+    signed: bool = False
+
+    @property
+    def together(self) -> bool:
+        """Whether there is one map of all layers of a group, or of none, rather than one of each."""
+        return bool(OF_LAYERS.keys() & set(needs(self.method.function))) or not looks_at_layers(self.method.function)
+
+    def group(self, layers: Sequence[LayerName | None]) -> tuple[LayerName | Auto, ...]:
+        """The layers that it is to look at, where these were asked for."""
+        if not looks_at_layers(self.method.function):
+            return ()
+        return tuple(Auto(self.method.layers) if layer is None else layer for layer in layers)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """One method's maps of one group of layers for some questions (one, if it is the same for all).
+
+    `blank[q][image]` says in words what makes that map meaningless, layer by layer.
+    """
+
+    raw: Mapping[str, Float[Tensor, "q b *_"]]
+    resized: Sequence[Float[Tensor, "b *s"]]
+    blank: Sequence[Sequence[Sequence[str]]]
+
+
+def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Asked:
+    """The method with its options, checked.
+
+    Raises:
+        MethodError: an unknown method or option, or a function that asks for something that is no fact.
+    """
+    row = find(method) if isinstance(method, str) else Method.of(method)
+    known = options(row.function)
+    for name in chosen:
+        if name not in known:
+            raise MethodError(f"{row.name} has no option {name!r}; its options are: {', '.join(known) or 'none'}")
+    for name in needs(row.function):
+        if name not in FACTS:
+            raise MethodError(
+                f"{row.name} asks for {name!r}, which is no fact; positional parameters of a method name facts: "
+                f"{', '.join(sorted(FACTS))}"
+            )
+    defaults = {name: option.default for name, option in known.items()}
+    return Asked(row, {**defaults, **chosen}, signed=chosen.get("rectify") is False)
+
+
+def maps_of(evidence: Evidence, each: Asked) -> Maps:
+    """The method's map of every layer of the group, and the one at the model's input size.
+
+    Raises:
+        ShapeError: a map is not finite.
+    """
+    sources = {IMAGE: evidence} if each.together else {found.place.name: found for found in evidence.alone}
+    raw = {name: call(each.method.function, source, each.options) for name, source in sources.items()}
+    blank = _blanks(raw, sources, each.method.name)
+    questions = range(len(next(iter(raw.values()))))
+    return Maps(raw, [_laid(raw, sources, each.method, q) for q in questions], blank)
+
+
+def _laid(raw: Mapping[str, Tensor], sources: Mapping[str, Evidence], method: Method, q: int) -> Float[Tensor, "b *s"]:
+    """One question's map, each in memory of its own: a single one that is kept shall not hold all."""
+    if maps_the_image(method.function):
+        large = [values[q].clone() for values in raw.values()]
+    else:
+        large = [sources[name].upsample(values[q]) for name, values in raw.items()]
+    return large[0] if len(large) == 1 else fuse(large, method.fusion)
+
+
+def _blanks(
+    raw: Mapping[str, Float[Tensor, "q b *_"]], evidence: Mapping[str, Evidence], method: str
+) -> list[list[list[str]]]:
+    """For each question and image, what makes its maps meaningless, in words.
+
+    Raises:
+        ShapeError: a map is not finite.
+    """
+    first = next(iter(raw.values()))
+    found: list[list[list[str]]] = [[[] for _ in range(first.shape[1])] for _ in range(first.shape[0])]
+    for name, values in raw.items():
+        low, high = torch.aminmax(values.detach().flatten(2), dim=-1)
+        spread = high - low  # NaN or infinite where a value is
+        if not bool((spread < torch.inf).all()):
+            raise ShapeError(_not_finite(evidence[name], name, method))
+        for q, image in (spread == 0).nonzero().tolist():
+            what = "zero" if float(low[q, image]) == 0 else "the same"
+            found[q][image].append(f"the map of layer {name!r} is {what} everywhere")
+    return found
+
+
+def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
+    if not bool(evidence.activations.isfinite().all()):
+        return f"layer {layer!r} put out NaN or infinite activations; check the model's weights and precision"
+    if not bool(evidence.gradients.isfinite().all()):
+        return (
+            f"the gradients at layer {layer!r} hold NaN or infinite values; check the score and the model's precision"
+        )
+    return f"{method} of layer {layer!r} is not finite, though activations and gradients are; try double precision"

@@ -1,0 +1,64 @@
+"""Layers that are found by themselves: the last with a grid, that and a finer one ahead of it, every convolution's."""
+
+from dataclasses import replace
+
+from seewhy.model.choice import Cells, Choice, choose, shares, spatial
+from seewhy.model.graph import kind
+from seewhy.model.trace import Trace
+from seewhy.types import LayerError, Selection
+from seewhy.wording import by
+
+COARSE = 10
+"""A grid of fewer cells than that along an axis is coarse; on finer ones a second layer was measured to add nothing."""
+
+_RECTIFIED = {
+    *("Relu", "Hardtanh", "Clamp", "ClampMin", "LeakyRelu", "Elu", "Celu", "Selu", "PreluKernel"),
+    *("Silu", "Gelu", "Mish", "Softplus", "Hardswish"),
+}
+
+
+def select(trace: Trace, which: Selection) -> list[Choice]:
+    """The layers, shallow to deep.
+
+    `last`: `choose`. `pair`: that, where its grid is coarse after the deepest rectified tensor of twice the grid, of
+    those that every path crosses if there is one. `convolutions`: what every convolution puts out.
+
+    Raises:
+        LayerError: there is none.
+    """
+    if which == "convolutions":
+        return _convolutions(trace)
+    last = choose(trace)
+    finer = _finer(trace, last) if which == "pair" and min(last.grid) < COARSE else None
+    return [last] if finer is None else [finer, last]
+
+
+def _finer(trace: Trace, last: Choice) -> Choice | None:
+    found = [cells for cells in spatial(trace) if kind(cells.edge[0]) in _RECTIFIED and _twice(cells, last)]
+    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    crossed = [cells for cells in alive if cells.edge in trace.cuts]
+    if not alive:
+        return None
+    taken = (crossed or alive)[-1]
+    reason = f"the deepest rectified tensor of {by(taken.layout.grid)}, twice the last grid"
+    return _choice(taken, reason)
+
+
+def _twice(cells: Cells, last: Choice) -> bool:
+    grid = cells.layout.grid
+    return len(grid) == len(last.grid) and all(abs(fine - 2 * g) <= 1 for fine, g in zip(grid, last.grid, strict=True))
+
+
+def _convolutions(trace: Trace) -> list[Choice]:
+    found = [cells for cells in spatial(trace) if kind(cells.edge[0]) == "Convolution"]
+    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    if not alive:
+        raise LayerError(
+            "no convolution of this model puts out a grid with a gradient; name the layers with layer=[...]"
+        )
+    choices = [_choice(cells, "") for cells in alive]
+    return [*choices[:-1], replace(choices[-1], reason=f"all {len(choices)} convolutions")]
+
+
+def _choice(cells: Cells, reason: str) -> Choice:
+    return Choice(cells.traced.name, cells.traced.spot, cells.traced.shape, cells.layout, reason)

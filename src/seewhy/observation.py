@@ -1,0 +1,201 @@
+"""One forward pass of a subject: what the methods need is planned, found, captured, and checked to be numbers."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from seewhy.backward import Backward
+from seewhy.evidence import Evidence, Head
+from seewhy.model.capture import Capture, capture
+from seewhy.model.locate import Auto, Found, LayerName, Place, Run, locate
+from seewhy.model.observe import held
+from seewhy.model.outputs import read_scores, score_path, spell
+from seewhy.model.replay import Replay
+from seewhy.subject import Subject
+from seewhy.targets import Question
+from seewhy.types import Path, ShapeError, Target, TargetError, follow
+
+_GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
+
+Group = tuple[LayerName | Auto, ...]
+"""Layers that shall become one map; none for a method that looks at no layer."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How the answers are wanted: see the arguments of `explain`."""
+
+    align: str = "measured"
+    layout: str | None = None
+    output: Path | None = None
+    differentiable: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass must keep for the facts that are asked for."""
+
+    graph: bool
+    leaf: bool
+    biases: bool
+    twice: bool
+
+    @staticmethod
+    def of(needed: set[str]) -> "Plan":
+        """The plan for these facts."""
+        differentiated = {name for name in needed if "gradients" in name and not name.endswith("_at")}
+        return Plan(
+            graph=bool(differentiated | needed & {"class_weights", "hessian_product"}),
+            leaf="input_gradients" in needed,
+            biases="bias_gradients" in needed,
+            twice="hessian_product" in needed,
+        )
+
+    def within(self) -> AbstractContextManager[Any] | None:
+        """What the forward pass runs inside of: only one form of attention can be differentiated twice."""
+        return sdpa_kernel(SDPBackend.MATH) if self.twice else None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One forward pass of a subject, with what was found about its layers and its output."""
+
+    subject: Subject
+    found: Found
+    plan: Plan
+    manner: Manner
+    shown: Capture
+    question: Question
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "b k"]:
+        """The model's scores as a matrix, without their graph."""
+        return follow(self.shown.output, self.question.path).detach().float().reshape(self.question.images, -1)
+
+    @cached_property
+    def probabilities(self) -> Float[Tensor, "b k"]:
+        """What the scores say as probabilities; scores that already are, as they are."""
+        if self.question.squashed:
+            return self.scores
+        return self.scores.sigmoid() if self.scores.shape[1] == 1 else self.scores.softmax(1)
+
+    @property
+    def saturated(self) -> bool:
+        """Whether the model puts out probabilities and is nearly sure, so that their gradients vanish."""
+        return self.question.squashed and float(self.scores.max()) > 0.999
+
+    def evidence(self, asked_now: tuple[Target, ...]) -> list[Evidence]:
+        """The evidence of every group of layers for some questions; they share one backward pass."""
+        subject, known = self.subject, self.found.known
+        linear = subject.module.get_submodule(known.head) if known.head else None
+        head = Head(linear if isinstance(linear, nn.Linear) else None, self.question.path)
+        rows = torch.arange(len(subject.inputs), device=subject.inputs.device)
+        backward = Backward(self.shown, asked_now, rows)
+        spots = {place.name: place.spot for place in self.found.places}
+        replay = Replay(
+            *(subject.module, subject.inputs, subject.args, subject.kwargs, spots), edits=known.edits, gated=known.gated
+        )
+        biased = {name: subject.module.get_submodule(spot.module) for name, spot in known.biased.items()}
+        made: dict[tuple[Place, ...], Evidence] = {}
+        for group in self.groups:
+            if group not in made:
+                made[group] = Evidence(self.shown, backward, group, biased, head, replay)
+        return [made[group] for group in self.groups]
+
+    @cached_property
+    def groups(self) -> list[tuple[Place, ...]]:
+        """The layers of each group, once, as they ran; fusion is from shallow to deep, however they were named."""
+        order = list(self.shown.activations)
+        return [
+            tuple(sorted({place.name: place for place in group}.values(), key=lambda place: order.index(place.name)))
+            for group in self.found.groups
+        ]
+
+    def questions_at_once(self) -> int:
+        """How many questions' gradients fit into the budget."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in self.shown.activations.values())
+        return max(1, _GRADIENT_BYTES // max(size, 1))
+
+    def of(self, inputs: Float[Tensor, "b c *s"]) -> "Observation":
+        """The same of changed images: layers and questions stay, the pass is new."""
+        subject = replace(self.subject, inputs=inputs)
+        return replace(self, subject=subject, shown=_shown(subject, self.found, self.plan, self.manner))
+
+
+def observe(
+    subject: Subject, needed: set[str], groups: Sequence[Group], manner: Manner
+) -> tuple[Observation, list[str]]:
+    """Find the layers, run the model, and find its scores; with notes on what was chosen.
+
+    Raises:
+        LayerError: as `locate`.
+        ModelError: as `score_path`.
+        ShapeError: scores that are no numbers, or none for each image.
+        TargetError: labels that do not fit the scores.
+    """
+    run = Run(subject.module, subject.inputs, subject.args, subject.kwargs, manner.output)
+    plan = Plan.of(needed)
+    with held(subject.module):
+        found = locate(run, groups, manner.align, manner.layout)
+        shown = _shown(subject, found, plan, manner)
+        if any(shown.activations[place.name].shape[1:] != place.shape[1:] for place in found.places):
+            # the model was changed in a way that its parameters do not tell, such as another stride
+            found = locate(run, groups, manner.align, manner.layout, anew=True)
+            shown = _shown(subject, found, plan, manner)
+    question, notes = _question(subject, shown, manner.output, found.known.squashed)
+    return Observation(subject, found, plan, manner, shown, question), notes
+
+
+def _shown(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Capture:
+    inputs = subject.inputs.clone() if found.known.edits else subject.inputs
+    spots = {place.name: place.spot for place in found.places}
+    return capture(
+        subject.module,
+        (inputs, *subject.args),
+        subject.kwargs,
+        {**(found.known.biased if plan.biases else {}), **spots},
+        head=found.known.head,
+        graph=plan.graph,
+        differentiable=manner.differentiable,
+        gated=found.known.gated,
+        leaf=plan.leaf,
+        within=plan.within(),
+    )
+
+
+def _question(subject: Subject, shown: Capture, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
+    """Where the scores are and what they are; checked to be numbers."""
+    if output:
+        path, note = output, f"scores read from output{spell(output)}"
+    else:
+        path, note = score_path(shown.output, len(subject.inputs))
+    scores = read_scores(shown.output, path)
+    if scores.ndim == 0 or len(scores) != len(subject.inputs):
+        raise ShapeError(
+            f"the model returned scores of shape {tuple(scores.shape)} for {len(subject.inputs)} images; the first "
+            "axis must be the images: give a model, or an output=, with one row of scores for each"
+        )
+    question = Question(path, tuple(scores.shape), subject.labels, len(subject.inputs), squashed or _sum_to_1(scores))
+    _check_labels(question)
+    return question, [note] if note else []
+
+
+def _sum_to_1(scores: Tensor) -> bool:
+    several = scores.ndim == 2 and scores.shape[1] > 1
+    return several and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
+
+
+def _check_labels(question: Question) -> None:
+    fits = question.labels is None or len(question.labels) == question.classes or question.of_two
+    if question.labels is not None and not fits and len(question.shape) < 3:
+        plural = "es" * (question.classes != 1)
+        raise TargetError(
+            f"got {len(question.labels)} labels for a model of {question.classes} class{plural}; give one for each"
+        )
