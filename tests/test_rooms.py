@@ -25,6 +25,7 @@ ALLOWED = {
     "render": "types tensor localize",
     "targets": "types tensor labels",
     "metrics": "types tensor localize",
+    "ranked": "types targets",
     "facts": "",
     "registry": "types methods metrics facts wording",
     "backward": "types model",
@@ -37,7 +38,7 @@ ALLOWED = {
     "subject": "types data zoo item",
     "observation": "types model targets evidence backward subject",
     "maps": "types ensemble model evidence facts registry",
-    "answer": "types tensor targets model facts maps observation subject explanation",
+    "answer": "types tensor targets ranked model facts maps observation subject explanation",
     "explain": "types data zoo model subject observation maps answer explanation comparison",
 }
 FREE = {"cli", "__init__"}
@@ -93,6 +94,8 @@ def test_the_public_names():
         "Probability",
         "LogProbability",
         "Rank",
+        "ReST",
+        "Contrast",
     }
     errors = {name for name in dir(seewhy) if name.endswith(("Error", "Warning"))}
     assert "SeewhyError" in errors

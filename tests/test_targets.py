@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from seewhy.targets import Each, Logit, LogProbability, Probability, Question, Rank, class_of, describe, parse, resolve
+from seewhy.ranked import Contrast, Rank
+from seewhy.targets import Each, Logit, LogProbability, Probability, Question, ReST, class_of, describe, parse, resolve
 from seewhy.types import TargetError
 
 LABELS = ("tabby, tabby cat", "Egyptian cat", "boxer", "crane", "crane machine, crane")
@@ -88,9 +89,9 @@ def test_the_scores_are_found_in_a_structured_output():
 
 
 def test_ranks_are_fixed_on_the_scores_they_are_given():
-    assert [Rank(place).of(SCORES).classes for place in (1, 2)] == [(1, 2), (2, 4)]
+    assert [Rank(place).of(SCORES, question()).classes for place in (1, 2)] == [(1, 2), (2, 4)]
     with pytest.raises(TargetError, match="class at place 6; the model has 5 classes"):
-        Rank(6).of(SCORES)
+        Rank(6).of(SCORES, question())
 
 
 @pytest.mark.parametrize(
@@ -143,3 +144,55 @@ def test_a_label_without_labels_and_a_class_of_a_dense_output():
         resolve(Logit("boxer"), question(labels=None))
     with pytest.raises(TargetError, match=r"the scores have the shape \(2, 5, 8, 8\)"):
         resolve(Logit(1), question(shape=(2, 5, 8, 8)))
+
+
+# Contrasts
+
+
+def contrast(**chosen):
+    return resolve(Contrast(**chosen).of(SCORES, question()), question())
+
+
+def test_a_contrast_is_the_mean_over_the_nearest_classes():
+    found = contrast(references=2, gamma=0.6, weighting="mean")  # boxer 2 and tabby 1; machine 2.5 and crane 1
+    expected = torch.tensor([3 - 0.6 * (2 + 1) / 2, 4 - 0.6 * (2.5 + 1) / 2], dtype=torch.float64)
+    torch.testing.assert_close(found(SCORES, ROWS), expected)
+    torch.testing.assert_close(found(SCORES.flip(0), ROWS.flip(0)), expected.flip(0))
+    assert describe(contrast(references=1, gamma=1, weighting="mean"), question(), 0) == "Egyptian cat - boxer"
+
+
+def test_a_contrast_weighed_by_the_softmax_is_that_of_all_classes():
+    found = contrast(references=2, gamma=0.7)
+    p = SCORES.softmax(1)
+    for row, (own, others) in enumerate([(1, (2, 0)), (2, (4, 3))]):
+        expected = sum(p[row, d] * (SCORES[row, own] - 0.7 * SCORES[row, d]) for d in others) / sum(
+            p[row, d] for d in others
+        )
+        torch.testing.assert_close(found(SCORES, ROWS)[row], expected)
+    assert describe(found, question(), 1) == "boxer against crane machine, crane"
+
+
+def test_without_gamma_a_contrast_is_the_class_and_with_one_reference_it_is_odd():
+    for weighting in ("mean", "softmax"):
+        alone = contrast(classes=0, gamma=0.0, weighting=weighting)
+        torch.testing.assert_close(alone(SCORES, ROWS), SCORES[:, 0])
+        one = contrast(classes=0, references=[2], gamma=1.0, weighting=weighting)
+        other = contrast(classes="boxer", references=["tabby"], gamma=1.0, weighting=weighting)
+        torch.testing.assert_close(one(SCORES, ROWS), -other(SCORES, ROWS))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        ({"references": 5}, "asked for 5 classes to contrast with; the model has 4 others"),
+        ({"references": []}, "got no references to contrast with"),
+        ({"weighting": "max"}, "weighting is 'max'; it is 'mean' or 'softmax'"),
+    ],
+)
+def test_a_contrast_that_cannot_be_is_told(chosen, text):
+    with pytest.raises(TargetError, match=text):
+        contrast(**chosen)
+
+
+def test_rest_adds_the_log_probability():
+    torch.testing.assert_close(read(ReST(1)), SCORES[:, 1] + SCORES.log_softmax(1)[:, 1])

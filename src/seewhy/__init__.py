@@ -24,12 +24,14 @@ from seewhy.methods import grad_cam_pp as grad_cam_pp
 from seewhy.methods import hires_cam as hires_cam
 from seewhy.methods import layer_cam as layer_cam
 from seewhy.methods import xgrad_cam as xgrad_cam
+from seewhy.ranked import Contrast as Contrast
+from seewhy.ranked import Rank as Rank
 from seewhy.registry import METHODS as METHODS
 from seewhy.saving import release as _release
 from seewhy.targets import Logit as Logit
 from seewhy.targets import LogProbability as LogProbability
 from seewhy.targets import Probability as Probability
-from seewhy.targets import Rank as Rank
+from seewhy.targets import ReST as ReST
 from seewhy.types import ImageError as ImageError
 from seewhy.types import LayerError as LayerError
 from seewhy.types import MapWarning as MapWarning

@@ -16,8 +16,8 @@ from seewhy.facts import needs
 from seewhy.maps import Asked, Maps, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
+from seewhy.ranked import Rank, Ranked
 from seewhy.subject import Subject
-from seewhy.targets import Rank
 from seewhy.tensor import chunked
 from seewhy.types import MapWarning, Target, TargetError
 
@@ -55,17 +55,20 @@ def answer(
 def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
     """The target of one question, checked against the output; with a note where it was chosen or is doubtful."""
     rank, question = Rank() if given is None else given, seen.question
-    if isinstance(rank, Rank):
+    if isinstance(rank, Ranked):
         if len(question.shape) > 2:
             raise TargetError(
                 f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
             )
+        target = targets.resolve(rank.of(seen.scores, question), question)
+        if not isinstance(rank, Rank):
+            return target, []
         place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
         by = "probability, which the model puts out" if question.squashed else "logit"
         said = f"target: the class {place}, by its {by}"
         if question.classes == 1:
             said = "target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"
-        return targets.resolve(rank.of(seen.scores), question), [said, *([_SATURATED] if seen.saturated else [])]
+        return target, [said, *([_SATURATED] if seen.saturated else [])]
     target = targets.resolve(targets.parse(given, question.images), question)
     certain = float(seen.probabilities.max()) > 0.999 and (question.squashed or targets.reads_probabilities(target))
     return target, [_SATURATED] if certain else []

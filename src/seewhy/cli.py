@@ -16,9 +16,9 @@ from tqdm import tqdm
 import seewhy
 from seewhy.console import complain, say, table
 from seewhy.explanation import Explanation
+from seewhy.ranked import Rank
 from seewhy.registry import METHODS
 from seewhy.saving import file_name, json_text, release
-from seewhy.targets import Rank
 from seewhy.types import SeewhyError
 from seewhy.wording import by
 

@@ -170,24 +170,13 @@ def LogProbability(classes: Class | Sequence[Class]) -> ClassScore:
     return ClassScore("log_probability", _frozen(classes))
 
 
-@dataclass(frozen=True)
-class Rank:
-    """The logit of the class that comes in at this place with each image: 1 is the predicted class.
+def ReST(classes: Class | Sequence[Class]) -> Sum:
+    """y_c + log p_c: the residual of the softmax is added to the logit, so that the other classes are heard too.
 
-    The class is fixed on the clean pass; changed copies of an image never take a new one.
+    Reference:
+        Cai, ShapleyCAM and the residual softmax target class, 2025, arXiv:2501.06261.
     """
-
-    place: int = 1
-
-    def of(self, scores: Float[Tensor, "b k"]) -> ClassScore:
-        """The classes at this place, as a target.
-
-        Raises:
-            TargetError: there are not that many classes.
-        """
-        if not 1 <= self.place <= scores.shape[1]:
-            raise TargetError(f"asked for the class at place {self.place}; the model has {scores.shape[1]} classes")
-        return Logit([int(index) for index in scores.topk(self.place, dim=1).indices[:, -1]])
+    return Logit(classes) + LogProbability(classes)
 
 
 def parse(target: Any, images: int) -> Target:
@@ -243,7 +232,8 @@ def describe(target: Target, question: Question, image: int) -> str:
     if isinstance(target, Each):
         return describe(target.targets[image], question, image)
     if not isinstance(target, ClassScore):
-        return str(getattr(target, "__name__", type(target).__name__))
+        told = getattr(target, "told", None)
+        return told(question, image) if told else str(getattr(target, "__name__", type(target).__name__))
     index = class_of(target, image)
     wrap = {"logit": "{}", "probability": "p({})", "log_probability": "log p({})", "log": "log p({})"}[target.kind]
     return wrap.format(question.label(cast(int, index)))
