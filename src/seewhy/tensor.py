@@ -92,3 +92,13 @@ def resize(map: Float[Tensor, "b *grid"], matrices: Sequence[Float[Tensor, "_ _"
 def chunked(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover `range(count)` in order."""
     return (slice(start, min(start + size, count)) for start in range(0, count, max(size, 1)))
+
+
+def noise(images: Float[Tensor, "b c *s"], samples: int, seed: int) -> Iterator[Float[Tensor, "c *s"]]:
+    """Standard normal draws for one image, to be given to all alike, so that no image depends on its company.
+
+    Drawn in double precision on the CPU: the same numbers for every device and type. More samples begin like fewer.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(samples):
+        yield torch.randn(images.shape[1:], generator=generator, dtype=torch.float64).to(images)
