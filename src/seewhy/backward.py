@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.model.capture import Capture
+from seewhy.model.capture import INPUT, Capture
+from seewhy.model.rules import Rectified, ruled
 from seewhy.types import Path, Target, TargetError, follow
 
 
@@ -46,7 +47,16 @@ class Backward:
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """The scores' gradients `(q ...)` with respect to every captured layer, as the layer's tensor is laid out."""
-        layers = tuple(self.capture.activations)
+        return self.toward(tuple(self.capture.activations))
+
+    def ruled(self, rule: str) -> tuple[Tensor, Rectified]:
+        """What comes back to the images `(q b c *s)` where every rectifier follows a rule; and which ones do."""
+        read = [follow(self.capture.output, self.told[0])] if self.told else self.answers
+        with ruled(rule, read, self.capture.activations[INPUT]) as rectified:
+            return self.toward((INPUT,))[INPUT], rectified
+
+    def toward(self, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """As `gradients`, with respect to these layers, computed anew."""
         if self.told is not None:
             return self.capture.gradients([(follow(self.capture.output, self.told[0]), self.told[1])], layers)
         with torch.enable_grad():

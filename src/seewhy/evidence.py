@@ -19,6 +19,7 @@ from seewhy.model.biases import implicit_bias
 from seewhy.model.capture import INPUT, Capture, averaged
 from seewhy.model.locate import Place
 from seewhy.model.replay import Replay
+from seewhy.model.rules import Rectified
 from seewhy.tensor import resize, spatial_mean
 from seewhy.types import MethodError, Path, Target, follow
 
@@ -128,6 +129,29 @@ class Evidence:
             return at
 
         return [of(question) for question in self.questions]
+
+    @cached_property
+    def guided_gradients(self) -> Float[Tensor, "q b c *s"]:
+        """What comes back to the images by the rule of guided backpropagation."""
+        return _full(self._guided[0])
+
+    @cached_property
+    def deconvnet_gradients(self) -> Float[Tensor, "q b c *s"]:
+        """What comes back to the images by the rule of the deconvnet."""
+        return _full(self._deconvnet[0])
+
+    @cached_property
+    def _guided(self) -> tuple[Tensor, Rectified]:
+        return self.backward.ruled("guided")
+
+    @cached_property
+    def _deconvnet(self) -> tuple[Tensor, Rectified]:
+        return self.backward.ruled("deconvnet")
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is to be said of the facts that were asked for so far."""
+        return [str(vars(self)[name][1]) for name in ("_guided", "_deconvnet") if name in vars(self)]
 
     @property
     def bias_gradients(self) -> Sequence[Sequence[Float[Tensor, "b c *_"]]]:
@@ -274,10 +298,11 @@ class Evidence:
 
 
 def _hessian_product(score: Float[Tensor, " b"], raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    (gradient,) = torch.autograd.grad(score.sum(), raw, create_graph=True)
-    if not gradient.requires_grad:  # linear in the activations
-        return torch.zeros_like(gradient)
-    along = (gradient * raw.detach()).sum()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(score.sum(), raw, create_graph=True)
+        if not gradient.requires_grad:  # the score is linear in the activations
+            return torch.zeros_like(gradient)
+        along = (gradient * raw.detach()).sum()
     return torch.autograd.grad(along, raw, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
 
 

@@ -13,6 +13,8 @@ OF_INPUT = {
     "differentiable_scores_at": "the same, differentiable with respect to them",
     "input_gradients": "of the score with respect to the images",
     "input_gradients_at": "the same, of changed images",
+    "guided_gradients": "the same, by the rule of guided backpropagation at every rectifier",
+    "deconvnet_gradients": "the same, by the rule of the deconvnet",
     "bias_gradients": "gradient times bias at every layer that adds one",
 }
 """Facts about the images, whatever the layer."""

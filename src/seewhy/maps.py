@@ -43,12 +43,13 @@ class Asked:
 class Maps:
     """One method's maps of one group of layers for some questions (one, if it is the same for all).
 
-    `blank[q][image]` says in words what makes that map meaningless, layer by layer.
+    `blank[q][image]` says in words what makes that map meaningless, layer by layer; `remarks` is about its facts.
     """
 
     raw: Mapping[str, Float[Tensor, "q b *_"]]
     resized: Sequence[Float[Tensor, "b *s"]]
     blank: Sequence[Sequence[Sequence[str]]]
+    remarks: Sequence[str] = ()
 
 
 def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Asked:
@@ -78,11 +79,14 @@ def maps_of(evidence: Evidence, each: Asked) -> Maps:
     Raises:
         ShapeError: a map is not finite.
     """
-    sources = {IMAGE: evidence} if each.together else {found.place.name: found for found in evidence.alone}
+    alone = {found.place.name: found for found in evidence.alone if found.places}
+    of_image = each.together or (maps_the_image(each.method.function) and len(alone) == 1)
+    sources = {IMAGE: evidence} if of_image else alone
     raw = {name: call(each.method.function, source, each.options) for name, source in sources.items()}
     blank = _blanks(raw, sources, each.method.name)
     questions = range(len(next(iter(raw.values()))))
-    return Maps(raw, [_laid(raw, sources, each.method, q) for q in questions], blank)
+    resized = [_laid(raw, sources, each.method, q) for q in questions]
+    return Maps(raw, resized, blank, [remark for source in sources.values() for remark in source.remarks])
 
 
 def _laid(raw: Mapping[str, Tensor], sources: Mapping[str, Evidence], method: Method, q: int) -> Float[Tensor, "b *s"]:

@@ -53,7 +53,7 @@ class Plan:
         differentiated = {name for name in needed if "gradients" in name and not name.endswith("_at")}
         return Plan(
             graph=bool(differentiated | needed & {"class_weights", "hessian_product"}),
-            leaf="input_gradients" in needed,
+            leaf=bool(needed & {"input_gradients", "guided_gradients", "deconvnet_gradients"}),
             biases="bias_gradients" in needed,
             twice="hessian_product" in needed,
         )

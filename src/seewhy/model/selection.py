@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+from torch.autograd.graph import Node
+
 from seewhy.model.choice import Cells, Choice, choose, shares, spatial
-from seewhy.model.graph import kind
+from seewhy.model.graph import kind, producers
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError, Selection
 from seewhy.wording import by
@@ -34,8 +36,7 @@ def select(trace: Trace, which: Selection) -> list[Choice]:
 
 
 def _finer(trace: Trace, last: Choice) -> Choice | None:
-    found = [cells for cells in spatial(trace) if kind(cells.edge[0]) in _RECTIFIED and _twice(cells, last)]
-    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    alive = _alive(trace, [cells for cells in spatial(trace) if _rectified(cells.edge[0]) and _twice(cells, last)])
     crossed = [cells for cells in alive if cells.edge in trace.cuts]
     if not alive:
         return None
@@ -46,12 +47,24 @@ def _finer(trace: Trace, last: Choice) -> Choice | None:
 
 def _twice(cells: Cells, last: Choice) -> bool:
     grid = cells.layout.grid
-    return len(grid) == len(last.grid) and all(abs(fine - 2 * g) <= 1 for fine, g in zip(grid, last.grid, strict=True))
+    pairs = list(zip(grid, last.grid, strict=False))
+    return len(grid) == len(last.grid) and all(1.6 * coarse <= fine <= 2.4 * coarse for fine, coarse in pairs)
+
+
+def _rectified(node: Node) -> bool:
+    """Whether an activation function put the tensor out, or each part that it was joined of."""
+    if kind(node) == "Cat":
+        return all(_rectified(part) for part, _ in producers(node))
+    return kind(node) in _RECTIFIED
+
+
+def _alive(trace: Trace, found: list[Cells]) -> list[Cells]:
+    several = shares(trace, found) if found else []
+    return [cells for cells, share in zip(found, several, strict=True) if share > 0]
 
 
 def _convolutions(trace: Trace) -> list[Choice]:
-    found = [cells for cells in spatial(trace) if kind(cells.edge[0]) == "Convolution"]
-    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    alive = _alive(trace, [cells for cells in spatial(trace) if kind(cells.edge[0]) == "Convolution"])
     if not alive:
         raise LayerError(
             "no convolution of this model puts out a grid with a gradient; name the layers with layer=[...]"
