@@ -218,6 +218,29 @@ def test_a_linear_end_gives_the_oracles_map_without_running_it(name: str, size: 
         assert agree(map, expected(name, given, **chosen))
 
 
+class Signed(Net):
+    """Without a rectifier at the end of the layer, so that its constant channels are not zero."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def signed() -> Case:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        given = Case(Signed((7, 9)), torch.randn(B, COLORS, 7, 9))
+    given.net.conv.bias.data[[DEAD, CONSTANT, ALSO_DEAD]] = torch.tensor([0.1, -0.1, 0.2])
+    return given
+
+
+@pytest.mark.parametrize(("name", "chosen"), EVERY)
+def test_a_method_equals_its_oracle_on_signed_activations(name: str, chosen: dict[str, Any]) -> None:
+    given = signed()
+    assert (given.activations < 0).any()
+    assert expected(name, given, **chosen).any()
+    assert agree(run(name, given, **chosen), expected(name, given, **chosen))
+
+
 def test_there_is_an_oracle_for_every_method_and_every_option_is_chosen_once() -> None:
     assert ORACLES.keys() == METHODS.keys() == CHOICES.keys()
     free = {"chunk", "seed", "rectify", "sigma", "rate", "keep", "fill", "theta", "radius"}
@@ -416,6 +439,23 @@ def test_the_channels_that_spread_most_are_all_that_the_approximation_runs() -> 
     assert not agree(few, run("score_cam", case()))
     for many in (K, K + 5):
         assert torch.equal(run("score_cam", case(), channels=many), run("score_cam", case()))
+
+
+def test_of_one_place_all_channels_spread_alike() -> None:
+    given = case((1,))
+    assert run("score_cam", given, channels=2).isfinite().all()
+    assert given.runs == B
+
+
+def test_rounding_in_the_upsampling_does_not_become_a_mask() -> None:
+    class Rounded(Case):
+        def upsample(self, maps: Tensor) -> Tensor:
+            laid = super().upsample(maps)
+            return laid * (1 + 1e-15 * torch.arange(laid.shape[-1]))
+
+    given = signed()
+    for name in ("score_cam", "is_cam"):
+        assert agree(run(name, Rounded(given.net, given.x)), run(name, given))
 
 
 def test_ablating_what_is_zero_already_runs_nothing() -> None:
