@@ -1,12 +1,16 @@
-"""Maps of maps: several layers made one."""
+"""Maps of maps: several layers made one, and changed copies of the images whose maps are averaged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.tensor import unit
+from seewhy.tensor import noise, resize, unit
 from seewhy.types import MethodError, ShapeError
 
 
@@ -48,3 +52,193 @@ def fuse(maps: Sequence[Float[Tensor, "b *s"]], how: str = "mean", *, gamma: flo
         raise MethodError(f"no fusion {how!r}; choose 'mean', 'max' or 'max_tanh'")
     stacked = torch.stack(units)
     return stacked.mean(0) if how == "mean" else stacked.amax(0)
+
+
+Undo = Callable[[Float[Tensor, "b *s"]], Float[Tensor, "b *s"]]
+"""The way back: from the map of the changed images to one that lies on the images themselves."""
+
+
+@runtime_checkable
+class Change(Protocol):
+    """Changed copies of a batch, one after the other, each with the way back for its map."""
+
+    def changes(self, inputs: Float[Tensor, "b c *s"]) -> Iterator[tuple[Float[Tensor, "b c *_"], Undo]]:
+        """As many copies as the ensemble has members."""
+        ...
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise on the images: the mean of the maps is SmoothGrad, their variance VarGrad, for any method.
+
+    sigma = level (max x - min x), for each image its own. All images get the same draws, so that no map depends on the
+    company of its image. For the gradients themselves, `methods.pixel.smooth_grad` averages ahead of joining colors.
+
+    Args:
+        samples: How many copies, at least 1; the paper's 50.
+        level: sigma by the range of the image's values; the paper's 0.1 to 0.2.
+        seed: Of the draws.
+
+    Raises:
+        MethodError: No samples, or a negative level.
+
+    Reference:
+        Smilkov et al., SmoothGrad: removing noise by adding noise, arXiv:1706.03825.
+    """
+
+    samples: int = 50
+    level: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.level < 0:
+            raise MethodError(
+                f"got {self.samples} samples of noise of level {self.level}; take at least one and a level of 0 or more"
+            )
+
+    def changes(self, inputs: Float[Tensor, "b c *s"]) -> Iterator[tuple[Float[Tensor, "b c *s"], Undo]]:
+        """The noisy copies; their maps lie where they are."""
+        spread = inputs.flatten(1).amax(1) - inputs.flatten(1).amin(1)
+        sigma = self.level * spread.reshape(-1, *[1] * (inputs.ndim - 1))
+        for drawn in noise(inputs, self.samples, self.seed):
+            yield inputs + sigma * drawn, _as_it_is
+
+
+@dataclass(frozen=True)
+class Flips:
+    """The images as they are and flipped along spatial axes, in every combination; the maps flipped back.
+
+    Identity: the map of a method that is itself flipped with the image is as without.
+
+    Args:
+        axes: Counted from the end: -1 is the width, -2 the height.
+
+    Raises:
+        MethodError: No axes, one named twice, or one not counted from the end.
+    """
+
+    axes: tuple[int, ...] = (-1,)
+
+    def __post_init__(self) -> None:
+        if not self.axes or len({*self.axes}) < len(self.axes) or max(self.axes) >= 0:
+            raise MethodError(f"got axes {self.axes} to flip; name each once, counted from the end: (-1,) is the width")
+
+    def changes(self, inputs: Float[Tensor, "b c *s"]) -> Iterator[tuple[Float[Tensor, "b c *s"], Undo]]:
+        """The images first, then their flips.
+
+        Raises:
+            ShapeError: The images have no such axis.
+        """
+        if min(self.axes) < 2 - inputs.ndim:
+            raise ShapeError(
+                f"got axis {min(self.axes)} to flip in images of shape {tuple(inputs.shape)}; they have "
+                f"{inputs.ndim - 2} spatial axes, -1 to {2 - inputs.ndim}"
+            )
+        for count in range(len(self.axes) + 1):
+            for axes in combinations(self.axes, count):
+                yield inputs.flip(axes), partial(torch.flip, dims=axes)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The images at several sizes, and the maps brought back to the size of the images.
+
+    Interpolated linearly, as seen from the middles of the pixels; made smaller, over as many pixels as fall on one.
+
+    Identity: factor 1 changes nothing, and of a constant map every factor brings back the constant.
+
+    Args:
+        factors: Of each spatial side, above 0; a side has at least one pixel.
+
+    Raises:
+        MethodError: No factors, or one that is not above zero.
+    """
+
+    factors: tuple[float, ...] = (1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        if not self.factors or not min(self.factors) > 0:
+            raise MethodError(f"got scales {self.factors}; give at least one factor, and all above 0")
+
+    def changes(self, inputs: Float[Tensor, "b c *s"]) -> Iterator[tuple[Float[Tensor, "b c *_"], Undo]]:
+        """The images at each of the sizes."""
+        size = inputs.shape[2:]
+        for factor in self.factors:
+            scaled = _resized(inputs.flatten(0, 1), [max(1, round(factor * side)) for side in size])
+            yield scaled.unflatten(0, inputs.shape[:2]), partial(_resized, size=size)
+
+
+def changed(
+    inputs: Float[Tensor, "b c *s"], changes: Sequence[Change]
+) -> Iterator[tuple[Float[Tensor, "b c *_"], Undo]]:
+    """Every combination of several kinds of changes, the first kind applied first: flips of scales, noise on both.
+
+    Identity: without any kind, the images themselves.
+    """
+    if not changes:
+        yield inputs, _as_it_is
+        return
+    for first, back in changes[0].changes(inputs):
+        for copy, undo in changed(first, changes[1:]):
+            yield copy, partial(_after, back, undo)
+
+
+def combine(maps: Iterable[Float[Tensor, "b *s"]], how: str = "mean") -> Float[Tensor, "b *s"]:
+    """One map out of those of an ensemble's members, taken one after the other and never held all at once.
+
+    mean: (1/n) sum_j L_j;  mean_squares: (1/n) sum_j L_j^2;  variance: (1/n) sum_j (L_j - mean)^2
+
+    Identity: mean_squares = mean^2 + variance; of maps that are all alike, the mean is that map, the variance zero.
+
+    Args:
+        maps: Of the members, raw, at one size.
+        how: "mean" (SmoothGrad), "mean_squares" (SmoothGrad-squared) or "variance" (VarGrad).
+
+    Returns:
+        The map, in the unit of the maps or of their squares.
+
+    Raises:
+        ShapeError: No maps, or maps of different sizes.
+        MethodError: An unknown `how`.
+
+    Reference:
+        Smilkov et al., arXiv:1706.03825; Hooker et al., arXiv:1806.10758; Adebayo et al., arXiv:1810.03307.
+    """
+    if how not in ("mean", "mean_squares", "variance"):
+        raise MethodError(f"no way {how!r} of combining; choose 'mean', 'mean_squares' or 'variance'")
+    members = iter(maps)
+    first = next(members, None)
+    if first is None:
+        raise ShapeError("got no maps to combine; an ensemble has at least one member")
+    mean, spread, count = first, torch.zeros_like(first), 1
+    for map in members:
+        if map.shape != mean.shape:
+            raise ShapeError(
+                f"got maps of shapes {tuple(mean.shape)} and {tuple(map.shape)}; an ensemble combines maps of one size"
+            )
+        count += 1
+        off = map - mean  # Welford's way keeps what hardly varies; the difference of two large squares loses it
+        mean = mean + off / count
+        spread = spread + off * (map - mean)
+    variance = spread / count
+    return {"mean": mean, "mean_squares": mean.square() + variance, "variance": variance}[how]
+
+
+def _as_it_is(map: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:
+    return map
+
+
+def _after(back: Undo, undo: Undo, map: Float[Tensor, "b *_"]) -> Float[Tensor, "b *_"]:
+    return back(undo(map))
+
+
+def _resized(maps: Float[Tensor, "m *_"], size: Sequence[int]) -> Float[Tensor, "m *_"]:
+    return resize(maps, [_sampling(out, cells) for out, cells in zip(size, maps.shape[1:], strict=True)])
+
+
+def _sampling(out: int, cells: int) -> Float[Tensor, "out cells"]:
+    """Linear interpolation between the middles of pixels; made smaller, over all pixels that fall on one."""
+    middles = (torch.arange(out, dtype=torch.float64) + 0.5) * cells / out - 0.5
+    distance = (middles[:, None] - torch.arange(cells, dtype=torch.float64)).abs()
+    weights = (1 - distance / max(1.0, cells / out)).clamp_min(0)
+    return weights / weights.sum(1, keepdim=True)
