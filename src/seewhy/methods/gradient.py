@@ -218,6 +218,37 @@ def eigen_grad_cam(activations: Activations, gradients: Gradients, *, center: bo
     return first_component(gradients * activations, center)
 
 
+def shapley_cam(
+    activations: Activations, gradients: Gradients, hessian_product: Gradients, *, rectify: bool = True
+) -> Map:
+    """ShapleyCAM: Grad-CAM with each channel's Shapley value in the score's second-order expansion.
+
+    L_ij = ReLU(sum_k alpha_k A_kij),  alpha_k = <g_k - (H A)_k / 2> / Z,  H_kij,lmn = d^2 y / dA_kij dA_lmn
+
+    Identity: where y is quadratic in A, sum_kij (g - H A / 2)_kij A_kij = y(A) - y(0); if it depends on the channels'
+    means alone, the map before its ReLU sums to that. Where the network above the layer is piecewise linear (ReLU,
+    max-pooling, a logit) H is exactly zero, and this is Grad-CAM.
+
+    Args:
+        activations: A, the output of a layer with a spatial grid.
+        gradients: g, of the score.
+        hessian_product: H A, the Hessian of the score times the activations.
+        rectify: Keep the positive part, as the paper does.
+
+    Returns:
+        The map at the layer's resolution, in units of the score divided by Z.
+
+    Reference:
+        Cai, CAMs as Shapley Value-based Explainers, arXiv:2501.06261. Its target, "ReST", is the logit plus the log
+        probability, whose Hessian is not zero anywhere. Equal to pytorch-grad-cam's ShapleyCAM.
+
+    Weakness:
+        The same as Grad-CAM for the logits of networks of rectifiers; a second backward pass for nothing there.
+    """
+    map = weighted_sum(spatial_mean(gradients - hessian_product / 2), activations)
+    return map.relu() if rectify else map
+
+
 def _spread(per_channel: Weights, x: Gradients) -> Float[Tensor, "b c *ones"]:
     """One number a channel, with an axis of length one for every axis of the grid of `x`."""
     return per_channel.reshape(per_channel.shape + (1,) * (x.ndim - 2))
