@@ -338,7 +338,7 @@ SDPA = {
     "causal": {"is_causal": True},
     "scaled": {"scale": 0.3},
     "bool mask": {"attn_mask": torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(0)) > 0.4},
-    "float mask": {"attn_mask": torch.linspace(-2, 2, 42, dtype=torch.float64).reshape(6, 7)},
+    "float mask": {"attn_mask": (torch.arange(42.0).double() ** 2 % 5).reshape(6, 7)},
     "a row without any": {"attn_mask": torch.arange(6)[:, None] > torch.arange(7)},
 }
 
@@ -378,9 +378,9 @@ MULTI_HEAD = {
     "plain": {},
     "averaged weights": {"need_weights": True},
     "weights": {"need_weights": True, "average_attn_weights": False},
-    "float mask": {"attn_mask": torch.linspace(-2, 2, 30, dtype=torch.float64).reshape(5, 6)},
+    "float mask": {"attn_mask": (torch.arange(30.0).double() ** 2 % 7).reshape(5, 6)},
     "bool mask": {"attn_mask": torch.arange(5)[:, None] < torch.arange(6) - 1},
-    "mask of heads": {"attn_mask": torch.linspace(-2, 2, 240, dtype=torch.float64).reshape(8, 5, 6)},
+    "mask of heads": {"attn_mask": (torch.arange(240.0).double() ** 2 % 7).reshape(8, 5, 6)},
     "padding": {"key_padding_mask": torch.arange(6).expand(2, 6) > torch.tensor([[2], [4]])},
     "both masks": {
         "attn_mask": torch.arange(5)[:, None] < torch.arange(6) - 1,
