@@ -78,8 +78,9 @@ def test_the_map_is_laid_as_asked():
     assert e.placements == {"act@2": "tile"}
 
 
-@pytest.mark.parametrize("method", list(seewhy.METHODS))
+@pytest.mark.parametrize("method", [name for name, row in seewhy.METHODS.items() if not row.batchwise])
 @pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore::seewhy.MapWarning")  # on random weights some maps are zero
 def test_a_batch_equals_singles_with_every_method(method, rank):
     model, x = net(rank), images(rank)
     together = seewhy.explain(model, x, [0, 1, 2], method)

@@ -148,8 +148,10 @@ def test_a_batch_of_photos_is_explained_as_each_alone(shared: Path, build: Calla
     images = F.interpolate(images, 128, mode="bilinear", align_corners=False)
     targets = loaded.module(images).argmax(1).tolist()
     assert len(set(targets)) > 1
-    together = seewhy.compare(loaded, images, [targets], list(seewhy.METHODS))
+    methods = [name for name, row in seewhy.METHODS.items() if not row.passes and not row.batchwise]
+    methods.remove("winsor_cam")  # it leaves out layers whose mean gradient is negative: on SqueezeNet here all of them
+    together = seewhy.compare(loaded, images, [targets], methods)
     for index, target in enumerate(targets):
-        alone = seewhy.compare(loaded, images[index : index + 1], [target], list(seewhy.METHODS))
+        alone = seewhy.compare(loaded, images[index : index + 1], [target], methods)
         for ours, single in zip(together, alone, strict=True):
             close(ours.map[index], single.map[0], 1e-9)

@@ -27,7 +27,8 @@ ALLOWED = {
     "metrics": "types tensor localize",
     "ranked": "types targets",
     "facts": "",
-    "registry": "types methods metrics facts wording",
+    "method": "types facts",
+    "registry": "types methods metrics method wording",
     "backward": "types model",
     "evidence": "types tensor model facts backward",
     "zoo": "types tensor data labels wording",
@@ -37,7 +38,7 @@ ALLOWED = {
     "console": "types",
     "subject": "types data zoo item",
     "observation": "types model targets evidence backward subject",
-    "maps": "types ensemble model evidence facts registry",
+    "maps": "types ensemble model evidence facts method registry",
     "answer": "types tensor targets ranked model facts maps observation subject explanation",
     "explain": "types data zoo model subject observation maps answer explanation comparison",
 }
@@ -83,7 +84,7 @@ def test_importing_the_package_takes_little_time_beside_torch():
 
 
 def test_the_public_names():
-    verbs = {"explain", "compare", "layers", "load", "read", "needs", "METHODS", "__version__"}
+    verbs = {"explain", "compare", "layers", "load", "read", "needs", "factorize", "METHODS", "__version__"}
     nouns = {
         "Explanation",
         "Comparison",

@@ -88,7 +88,8 @@ def _explanation(
     q = min(q, len(maps.resized) - 1)  # a class-agnostic method has one map for all questions
     images = range(question.images)
     classes = tuple(targets.class_of(target, image) for image in images)
-    told = [*notes, *(note for place in places for note in place.notes), *_about_method(each, places, notes), *maps.remarks]
+    told = [*notes, *(note for place in places for note in place.notes)]
+    told += [*_about_method(each, places, notes), *maps.remarks]
     told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
     signed = not each.options["rectify"] if "rectify" in each.options else each.method.signed
     return Explanation(

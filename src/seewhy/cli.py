@@ -187,12 +187,13 @@ def methods(
             )
         )
         return
-    rows = [
-        (m.name, ", ".join(seewhy.needs(m.function)), "yes" if m.class_specific else "no", m.cost, m.paper)
-        for m in METHODS.values()
-    ]
-    remarks = [f"weakness: {m.weakness}" for m in METHODS.values()] if long else []
-    table(("method", "needs", "by class", "cost", "paper"), rows, remarks)
+    rows = [(m.name, m.family, "yes" if m.class_specific else "no", m.cost, m.paper) for m in METHODS.values()]
+    remarks = (
+        [f"needs {', '.join(seewhy.needs(m.function))}; weakness: {m.weakness}" for m in METHODS.values()]
+        if long
+        else []
+    )
+    table(("method", "family", "by class", "cost", "paper"), rows, remarks)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

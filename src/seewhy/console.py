@@ -40,4 +40,4 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence
         last = textwrap.fill(row[-1], max(width - left, 24)).replace("\n", "\n" + " " * left)
         say(f"{cells}{last}".rstrip())
         if number and remarks:
-            say(textwrap.indent(textwrap.fill(remarks[number - 1], width - 4), "    "))
+            say(textwrap.indent(textwrap.fill(remarks[number - 1], width - 4, break_on_hyphens=False), "    "))

@@ -18,6 +18,7 @@ from seewhy.facts import PER_QUESTION, maps_the_image, needs
 from seewhy.model.biases import implicit_bias
 from seewhy.model.capture import INPUT, Capture, averaged
 from seewhy.model.locate import Place
+from seewhy.model.observe import outside_inference
 from seewhy.model.replay import Replay
 from seewhy.model.rules import Rectified
 from seewhy.tensor import resize, spatial_mean
@@ -95,7 +96,7 @@ class Evidence:
     @cached_property
     def inputs(self) -> Float[Tensor, "b c *s"]:
         """The images as the model got them."""
-        return self.replay.inputs
+        return outside_inference(self.replay.inputs)
 
     @cached_property
     def scores(self) -> Float[Tensor, "q b"]:

@@ -11,8 +11,9 @@ from torch import Tensor
 from seewhy.ensemble import fuse
 from seewhy.evidence import Evidence, call
 from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
+from seewhy.method import Method
 from seewhy.model.locate import Auto, LayerName
-from seewhy.registry import Method, find
+from seewhy.registry import find, row_of
 from seewhy.types import MethodError, ShapeError
 
 IMAGE = "image"
@@ -58,7 +59,7 @@ def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Ask
     Raises:
         MethodError: an unknown method or option, or a function that asks for something that is no fact.
     """
-    row = find(method) if isinstance(method, str) else Method.of(method)
+    row = find(method) if isinstance(method, str) else row_of(method)
     known = options(row.function)
     for name in chosen:
         if name not in known:
@@ -115,11 +116,14 @@ def _blanks(
             raise ShapeError(_not_finite(evidence[name], name, method))
         for q, image in (spread == 0).nonzero().tolist():
             what = "zero" if float(low[q, image]) == 0 else "the same"
-            found[q][image].append(f"the map of layer {name!r} is {what} everywhere")
+            which = "the map" if name == IMAGE else f"the map of layer {name!r}"
+            found[q][image].append(f"{which} is {what} everywhere")
     return found
 
 
 def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
+    if layer == IMAGE:
+        return f"{method} is not finite; check the model's weights and the score, and try double precision"
     if not bool(evidence.activations.isfinite().all()):
         return f"layer {layer!r} put out NaN or infinite activations; check the model's weights and precision"
     if not bool(evidence.gradients.isfinite().all()):

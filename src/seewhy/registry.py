@@ -2,141 +2,324 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from seewhy import methods
-from seewhy.facts import PER_QUESTION, needs
-from seewhy.types import Map, MethodError, Selection
+from seewhy.method import Method
+from seewhy.types import Map, MethodError
 from seewhy.wording import near
-
-
-@dataclass(frozen=True)
-class Method:
-    """A formula and what a reader should know before trusting its maps."""
-
-    function: Callable[..., Map]
-    title: str
-    year: int
-    paper: str
-    signed: bool
-    """Whether the map may hold negative values, with default options."""
-    weakness: str
-    fusion: Literal["mean", "max_tanh"] = "mean"
-    """How maps of several layers become one: see `ensemble.fuse`."""
-    layers: Selection = "last"
-    """The layers that it looks at where none is named."""
-    relative: bool = False
-    """Whether its values are of maps that were divided by their maximum, not in units of their own."""
-    passes: str = ""
-    """What it costs, where that does not follow from its needs."""
-
-    @property
-    def name(self) -> str:
-        """The function's."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
-
-    @property
-    def family(self) -> str:
-        """What its evidence is: the module that it stands in, such as `gradient`."""
-        return self.function.__module__.rpartition(".")[2]
-
-    @property
-    def class_specific(self) -> bool:
-        """Whether the map depends on the question at all."""
-        return bool(PER_QUESTION & set(needs(self.function)))
-
-    @property
-    def cost(self) -> str:
-        """In forward and backward passes for one image; a pass back is only through what comes after the layer."""
-        backward = ", 1 back" if "gradients" in needs(self.function) else ""
-        return self.passes or f"1 forward{backward}"
-
-    @staticmethod
-    def of(function: Callable[..., Map]) -> "Method":
-        """The row of a method given as a function; of a user's own function, a row that says what it is."""
-        for row in METHODS.values():
-            if row.function is function:
-                return row
-        own = Method(function, "", 0, "none: the caller's own function", True, "not checked against any paper")
-        return replace(own, title=own.name)
-
 
 _PACKAGE = "no publication; the definition of the pytorch-grad-cam package"
 
 _ROWS = (
+    # activations alone
     Method(
-        function=methods.cam,
-        title="CAM",
-        year=2016,
-        paper="Zhou et al., CVPR 2016, arXiv:1512.04150",
+        methods.cam,
+        "CAM",
+        2016,
+        "Zhou et al., CVPR 2016, arXiv:1512.04150",
         signed=True,
         weakness="only for networks that end in global average pooling and one linear layer",
     ),
     Method(
-        function=methods.grad_cam,
-        title="Grad-CAM",
-        year=2017,
-        paper="Selvaraju et al., ICCV 2017, arXiv:1610.02391",
+        methods.eigen_cam,
+        "Eigen-CAM",
+        2020,
+        "Muhammad and Yeasin, IJCNN 2020, arXiv:2008.00299",
+        signed=True,
+        weakness="the same map for every question, and dependent on the arbitrary scale of each channel",
+    ),
+    Method(
+        methods.kpca_cam,
+        "KPCA-CAM",
+        2024,
+        "Karmani et al., 2024, arXiv:2410.00267",
+        signed=True,
+        weakness="the same map for every question, dependent on the activations' scale; slow on grids beyond 28x28",
+    ),
+    Method(
+        methods.fem,
+        "FEM",
+        2020,
+        "Fuad et al., IPTA 2020",
+        signed=True,
+        weakness="the same map for every question; its thresholds make a channel count fully or not at all",
+    ),
+    # gradients at a layer
+    Method(
+        methods.grad_cam,
+        "Grad-CAM",
+        2017,
+        "Selvaraju et al., ICCV 2017, arXiv:1610.02391",
         signed=False,
         weakness="averages the gradient over space, so it may mark places that the score does not depend on",
     ),
     Method(
-        function=methods.grad_cam_pp,
-        title="Grad-CAM++",
-        year=2018,
-        paper="Chattopadhay et al., WACV 2018, arXiv:1710.11063",
+        methods.grad_cam_pp,
+        "Grad-CAM++",
+        2018,
+        "Chattopadhay et al., WACV 2018, arXiv:1710.11063",
         signed=False,
         weakness="the picture changes with the scale of the logits, and may mark places the score does not depend on",
     ),
     Method(
-        function=methods.xgrad_cam,
-        title="XGrad-CAM",
-        year=2020,
-        paper="Fu et al., BMVC 2020, arXiv:2008.02312",
+        methods.xgrad_cam,
+        "XGrad-CAM",
+        2020,
+        "Fu et al., BMVC 2020, arXiv:2008.02312",
         signed=True,
         weakness="divides by each channel's sum, which may come near zero where activations are signed (GELU, SiLU)",
     ),
     Method(
-        function=methods.hires_cam,
-        title="HiResCAM",
-        year=2020,
-        paper="Draelos and Carin, 2020, arXiv:2011.08891",
+        methods.hires_cam,
+        "HiResCAM",
+        2020,
+        "Draelos and Carin, 2020, arXiv:2011.08891",
         signed=True,
         weakness="blocky; sums to the score only for a linear or a bias-free piecewise linear network above the layer",
     ),
     Method(
-        function=methods.layer_cam,
-        title="LayerCAM",
-        year=2021,
-        paper="Jiang et al., IEEE Transactions on Image Processing 30, 2021",
+        methods.layer_cam,
+        "LayerCAM",
+        2021,
+        "Jiang et al., IEEE Transactions on Image Processing 30, 2021",
         signed=False,
         fusion="max_tanh",
         weakness="leaves out all evidence against the class, so it does not sum to the score",
     ),
     Method(
-        function=methods.grad_cam_elementwise,
-        title="Element-wise Grad-CAM",
-        year=2022,
-        paper=_PACKAGE,
+        methods.grad_cam_elementwise,
+        "Element-wise Grad-CAM",
+        2022,
+        _PACKAGE,
         signed=False,
         weakness="drops negative evidence channel by channel, so places where channels cancel look important",
     ),
     Method(
-        function=methods.eigen_cam,
-        title="Eigen-CAM",
-        year=2020,
-        paper="Muhammad and Yeasin, IJCNN 2020, arXiv:2008.00299",
-        signed=True,
-        weakness="the same map for every question, and dependent on the arbitrary scale of each channel",
-    ),
-    Method(
-        function=methods.eigen_grad_cam,
-        title="Eigen-Grad-CAM",
-        year=2021,
-        paper=_PACKAGE,
+        methods.eigen_grad_cam,
+        "Eigen-Grad-CAM",
+        2021,
+        _PACKAGE,
         signed=True,
         weakness="keeps the direction of largest spread, not the sum: its sign is a convention, its values no shares",
+    ),
+    Method(
+        methods.shapley_cam,
+        "ShapleyCAM",
+        2025,
+        "Cai, 2025, arXiv:2501.06261",
+        signed=False,
+        passes="1 forward, 2 back",
+        weakness="the same as Grad-CAM for the logits of networks of rectifiers; a second pass back for nothing there",
+    ),
+    Method(
+        methods.smooth_grad_cam_pp,
+        "Smooth Grad-CAM++",
+        2019,
+        "Omeiza et al., 2019, arXiv:1908.01224",
+        signed=False,
+        passes="50 forwards, 50 back",
+        weakness="a pass forward and back for each sample; not linear in the score, as Grad-CAM++",
+    ),
+    Method(
+        methods.expected_grad_cam,
+        "Expected Grad-CAM",
+        2024,
+        "Buono et al., 2024, arXiv:2406.01274",
+        signed=False,
+        passes="50 forwards, 50 back",
+        weakness="our reading of the paper's abstract, not checked against its equations",
+    ),
+    Method(
+        methods.dff,
+        "Deep feature factorization",
+        2018,
+        "Collins et al., ECCV 2018, arXiv:1806.10206",
+        signed=False,
+        batchwise=True,
+        weakness="depends on the batch and on the number of concepts; what no concept covers is left out",
+    ),
+    # several layers
+    Method(
+        methods.winsor_cam,
+        "Winsor-CAM",
+        2025,
+        "Wall et al., TPAMI 2026, arXiv:2507.10846",
+        signed=False,
+        layers="convolutions",
+        relative=True,
+        weakness="ranks layers by their mean gradient, which depends on the arbitrary scale of their activations",
+    ),
+    Method(
+        methods.refine_cam,
+        "RefineCAM",
+        2026,
+        "Domeniconi et al., 2026, arXiv:2605.14641",
+        signed=False,
+        layers="pair",
+        relative=True,
+        weakness="one layer that misses a place erases it, and a layer without a positive value erases everything",
+    ),
+    Method(
+        methods.full_grad,
+        "FullGrad",
+        2019,
+        "Srinivas and Fleuret, NeurIPS 2019, arXiv:1905.00780",
+        signed=False,
+        relative=True,
+        weakness="signs are lost: evidence against the class looks like evidence for it",
+    ),
+    Method(
+        methods.sharp,
+        "sharp (our preset)",
+        2026,
+        "none: ours; measured in docs/quality.md",
+        signed=False,
+        layers="pair",
+        relative=True,
+        weakness="says where, not how much; evidence that only one of its layers sees is lost",
+    ),
+    # changed images and activations
+    Method(
+        methods.score_cam,
+        "Score-CAM",
+        2020,
+        "Wang et al., CVPRW 2020, arXiv:1910.01279",
+        signed=False,
+        passes="1 forward for each channel",
+        weakness="its softmax over channels is almost one-hot or almost uniform, as the logits' scale has it",
+    ),
+    Method(
+        methods.ss_cam,
+        "SS-CAM",
+        2020,
+        "Wang et al., 2020, arXiv:2006.14255",
+        signed=False,
+        passes="10 forwards for each channel",
+        weakness="noise of that size leaves little of the image to recognize; ten times the cost of Score-CAM",
+    ),
+    Method(
+        methods.is_cam,
+        "IS-CAM",
+        2020,
+        "Naidu et al., 2020, arXiv:2010.03023",
+        signed=False,
+        passes="10 forwards for each channel",
+        weakness="ten times the cost of Score-CAM for weights that hardly differ from its",
+    ),
+    Method(
+        methods.group_cam,
+        "Group-CAM",
+        2021,
+        "Zhang et al., 2021, arXiv:2103.13859",
+        signed=False,
+        passes="33 forwards, 1 back",
+        weakness="which channels share a group is an accident of their order in the network",
+    ),
+    Method(
+        methods.opti_cam,
+        "Opti-CAM",
+        2024,
+        "Zhang et al., CVIU 2024, arXiv:2301.07002",
+        signed=False,
+        passes="100 forwards, 100 back",
+        weakness="the mask that pleases the network most need not be what it used",
+    ),
+    Method(
+        methods.ablation_cam,
+        "Ablation-CAM",
+        2020,
+        "Desai and Ramaswamy, WACV 2020",
+        signed=False,
+        passes="1 tail for each channel",
+        weakness="a channel that another can stand in for counts as nothing; zero is nothing special to signed ones",
+    ),
+    Method(
+        methods.recipro_cam,
+        "Recipro-CAM",
+        2024,
+        "Byun and Lee, CVPRW 2024, arXiv:2209.14074",
+        signed=False,
+        relative=True,
+        passes="1 tail for each cell",
+        weakness="a place alone is nothing the network ever saw; stretched even where the scores hardly differ",
+    ),
+    Method(
+        methods.rise,
+        "RISE",
+        2018,
+        "Petsiuk et al., BMVC 2018, arXiv:1806.07421",
+        signed=True,
+        passes="4000 forwards",
+        weakness="carries the noise of its sample of masks: another seed, another texture",
+    ),
+    Method(
+        methods.occlusion,
+        "Occlusion",
+        2014,
+        "Zeiler and Fergus, ECCV 2014, arXiv:1311.2901",
+        signed=True,
+        passes="1 forward for each patch",
+        weakness="depends on size and color of the patch, which is itself something to see",
+    ),
+    # pixels
+    Method(
+        methods.saliency,
+        "Saliency",
+        2014,
+        "Simonyan et al., ICLR 2014 workshop, arXiv:1312.6034",
+        signed=False,
+        weakness="noisy, and blind to what no small change moves",
+    ),
+    Method(
+        methods.input_x_gradient,
+        "Input x gradient",
+        2016,
+        "Shrikumar et al., 2016, arXiv:1605.01713",
+        signed=True,
+        weakness="pixels of the mean color count for nothing, however much the score depends on them",
+    ),
+    Method(
+        methods.integrated_gradients,
+        "Integrated gradients",
+        2017,
+        "Sundararajan et al., ICML 2017, arXiv:1703.01365",
+        signed=True,
+        passes="50 forwards, 50 back",
+        weakness="depends on the baseline: what has its color gets no share",
+    ),
+    Method(
+        methods.smooth_grad,
+        "SmoothGrad",
+        2017,
+        "Smilkov et al., 2017, arXiv:1706.03825",
+        signed=False,
+        passes="50 forwards, 50 back",
+        weakness="answers for a blurred score, whose blur is a choice",
+    ),
+    Method(
+        methods.guided_backprop,
+        "Guided backpropagation",
+        2015,
+        "Springenberg et al., ICLR 2015 workshop, arXiv:1412.6806",
+        signed=False,
+        weakness="looks like an edge detector: much the same for every class, and for random weights",
+    ),
+    Method(
+        methods.deconvnet,
+        "Deconvnet",
+        2014,
+        "Zeiler and Fergus, ECCV 2014, arXiv:1311.2901",
+        signed=False,
+        weakness="looks like an edge detector: much the same for every class, and hardly dependent on the image",
+    ),
+    Method(
+        methods.guided_grad_cam,
+        "Guided Grad-CAM",
+        2017,
+        "Selvaraju et al., ICCV 2017, arXiv:1610.02391",
+        signed=False,
+        weakness="its fine detail is guided backpropagation's: edges, insensitive to the weights",
     ),
 )
 
@@ -159,6 +342,15 @@ def find(name: str) -> Method:
     names = dict.fromkeys(spellings[spelling].name for spelling in spelled) or METHODS
     listed = ", ".join(repr(known) for known in names)
     raise MethodError(f"no method {name!r}; there are {len(METHODS)}, {'closest' if spelled else 'namely'} {listed}")
+
+
+def row_of(function: Callable[..., Map]) -> Method:
+    """The row of a method given as a function; of a user's own function, a row that says what it is."""
+    for row in METHODS.values():
+        if row.function is function:
+            return row
+    own = Method(function, "", 0, "none: the caller's own function", True, "not checked against any paper")
+    return replace(own, title=own.name)
 
 
 def _letters(name: str) -> str:

@@ -1,28 +1,38 @@
-"""Formulas from facts to a map: pure functions of tensors that know no model and no module.
+"""The formulas: pure functions from facts to maps. They know tensors and callables, and no module."""
 
-A method's positional parameters are the facts it needs, its keyword-only parameters the options, with the paper's
-defaults. Maps come raw: the layer's resolution, no scaling to 0..1, no colors.
-"""
-
-from seewhy.methods.activation import cam, eigen_cam
-from seewhy.methods.gradient import (
-    eigen_grad_cam,
-    grad_cam,
-    grad_cam_elementwise,
-    grad_cam_pp,
-    hires_cam,
-    layer_cam,
-    xgrad_cam,
-)
-
-__all__ = [
-    "cam",
-    "eigen_cam",
-    "eigen_grad_cam",
-    "grad_cam",
-    "grad_cam_elementwise",
-    "grad_cam_pp",
-    "hires_cam",
-    "layer_cam",
-    "xgrad_cam",
-]
+from seewhy.methods.activation import cam as cam
+from seewhy.methods.activation import eigen_cam as eigen_cam
+from seewhy.methods.activation import fem as fem
+from seewhy.methods.activation import kpca_cam as kpca_cam
+from seewhy.methods.factors import dff as dff
+from seewhy.methods.factors import factorize as factorize
+from seewhy.methods.gradient import eigen_grad_cam as eigen_grad_cam
+from seewhy.methods.gradient import grad_cam as grad_cam
+from seewhy.methods.gradient import grad_cam_elementwise as grad_cam_elementwise
+from seewhy.methods.gradient import grad_cam_pp as grad_cam_pp
+from seewhy.methods.gradient import hires_cam as hires_cam
+from seewhy.methods.gradient import layer_cam as layer_cam
+from seewhy.methods.gradient import shapley_cam as shapley_cam
+from seewhy.methods.gradient import xgrad_cam as xgrad_cam
+from seewhy.methods.layers import full_grad as full_grad
+from seewhy.methods.layers import refine_cam as refine_cam
+from seewhy.methods.layers import winsor_cam as winsor_cam
+from seewhy.methods.masking import group_cam as group_cam
+from seewhy.methods.masking import is_cam as is_cam
+from seewhy.methods.masking import opti_cam as opti_cam
+from seewhy.methods.masking import score_cam as score_cam
+from seewhy.methods.masking import ss_cam as ss_cam
+from seewhy.methods.perturbation import ablation_cam as ablation_cam
+from seewhy.methods.perturbation import occlusion as occlusion
+from seewhy.methods.perturbation import recipro_cam as recipro_cam
+from seewhy.methods.perturbation import rise as rise
+from seewhy.methods.pixel import deconvnet as deconvnet
+from seewhy.methods.pixel import guided_backprop as guided_backprop
+from seewhy.methods.pixel import guided_grad_cam as guided_grad_cam
+from seewhy.methods.pixel import input_x_gradient as input_x_gradient
+from seewhy.methods.pixel import integrated_gradients as integrated_gradients
+from seewhy.methods.pixel import saliency as saliency
+from seewhy.methods.pixel import smooth_grad as smooth_grad
+from seewhy.methods.presets import sharp as sharp
+from seewhy.methods.smooth import expected_grad_cam as expected_grad_cam
+from seewhy.methods.smooth import smooth_grad_cam_pp as smooth_grad_cam_pp

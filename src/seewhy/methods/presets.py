@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Sequence
 
+from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.methods.gradient import grad_cam, layer_cam
 from seewhy.tensor import unit
-from seewhy.types import Activations, Gradients, Map
 
 
 def sharp(
-    activations_by_layer: Sequence[Activations],
-    gradients_by_layer: Sequence[Gradients],
+    activations_by_layer: Sequence[Float[Tensor, "b _ ..."]],
+    gradients_by_layer: Sequence[Float[Tensor, "b _ ..."]],
     upsample_by_layer: Sequence[Callable[[Tensor], Tensor]],
-) -> Map:
+) -> Float[Tensor, "b *s"]:
     """Ours, of no paper: what Grad-CAM of the last layer and LayerCAM of finer ones before it agree on.
 
     M = (u(U_n Grad-CAM_n) prod_(l < n) u(U_l LayerCAM_l))^(1/n),  u the positive part divided by its maximum

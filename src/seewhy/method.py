@@ -1,0 +1,52 @@
+"""What is known of a method beside its formula."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from seewhy.facts import PER_QUESTION, needs
+from seewhy.types import Map, Selection
+
+
+@dataclass(frozen=True)
+class Method:
+    """A formula and what a reader should know before trusting its maps."""
+
+    function: Callable[..., Map]
+    title: str
+    year: int
+    paper: str
+    signed: bool
+    """Whether the map may hold negative values, with default options."""
+    weakness: str
+    fusion: Literal["mean", "max_tanh"] = "mean"
+    """How maps of several layers become one: see `ensemble.fuse`."""
+    layers: Selection = "last"
+    """The layers that it looks at where none is named."""
+    relative: bool = False
+    """Whether its values are of maps that were divided by their maximum, not in units of their own."""
+    passes: str = ""
+    """What it costs with default options, where that does not follow from its needs."""
+    batchwise: bool = False
+    """Whether an image's map depends on the other images of its batch."""
+
+    @property
+    def name(self) -> str:
+        """The function's."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    @property
+    def family(self) -> str:
+        """What its evidence is: the module that it stands in, such as `gradient`."""
+        return self.function.__module__.rpartition(".")[2]
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether the map depends on the question at all."""
+        return bool(PER_QUESTION & set(needs(self.function)))
+
+    @property
+    def cost(self) -> str:
+        """In forward and backward passes for one image; a pass back is only through what comes after the layer."""
+        backward = ", 1 back" if any("gradients" in name for name in needs(self.function)) else ""
+        return self.passes or f"1 forward{backward}"
