@@ -321,8 +321,8 @@ def test_every_row_is_filled_and_agrees_with_its_function() -> None:
 
 def test_every_method_has_an_oracle() -> None:
     own = {name for name, _ in ORACLES} | oracles_perturbation.ORACLES.keys() | oracles_attention.ORACLES.keys()
-    own |= vars(oracles_smooth).keys() | vars(oracles_pixel).keys() | {"guided_backprop", "deconvnet", "sharp"}
-    assert registry.METHODS.keys() <= own  # the last three: tests/test_rules.py and tests/test_presets.py
+    own |= vars(oracles_smooth).keys() | vars(oracles_pixel).keys() | {"guided_backprop", "deconvnet", "sharp", "best"}
+    assert registry.METHODS.keys() <= own  # the last four: tests/test_rules.py and tests/test_presets.py
 
 
 def test_every_need_is_a_known_fact_and_every_option_has_a_type_and_a_default() -> None:
@@ -374,7 +374,7 @@ def test_a_method_is_found_in_any_spelling(spelling: str, name: str) -> None:
 def test_an_unknown_method_names_the_closest_ones() -> None:
     with pytest.raises(MethodError) as unknown:
         find("grad_kam")
-    assert str(unknown.value).startswith("no method 'grad_kam'; there are 35, closest 'grad_cam', ")
+    assert str(unknown.value).startswith("no method 'grad_kam'; there are 36, closest 'grad_cam', ")
     with pytest.raises(MethodError) as strange:
         find("42")
     assert str(strange.value) == f"no method '42'; there are {len(registry.METHODS)}, namely " + ", ".join(

@@ -57,3 +57,55 @@ def test_sharp_looks_at_two_layers_where_the_last_grid_is_coarse_and_at_one_wher
     assert coarse.units == fine.units == "relative"
     assert any("the deepest rectified tensor of 16x16, twice the last grid" in note for note in coarse.notes)
     assert seewhy.explain(net(2), images, 1, "sharp", layer=["1", "6"]).layers == ("1", "6")
+
+
+# Ensembles around any method
+
+
+def test_an_ensemble_is_the_mean_of_the_maps_of_the_changed_images_brought_back():
+    torch.manual_seed(0)
+    model, images = net(1), torch.randn(2, 3, 32, 32)
+    found = seewhy.explain(model, images, 1, "hires_cam", ensemble=seewhy.Flips())
+    plain = seewhy.explain(model, images, 1, "hires_cam").map
+    flipped = seewhy.explain(model, images.flip(-1), 1, "hires_cam").map.flip(-1)
+    torch.testing.assert_close(found.map, (plain + flipped) / 2)
+    assert tuple(found.raw) == ("image",)
+    assert found.layers == ("6",)
+    assert "mean of the maps under Flips(axes=(-1,))" in found.notes
+    alone = seewhy.explain(model, images, 1, "hires_cam", ensemble=[seewhy.Flips()], combine="variance")
+    torch.testing.assert_close(alone.map, ((plain - flipped) / 2).square())
+
+
+def test_an_ensemble_of_sizes_finds_the_same_layers_at_each():
+    torch.manual_seed(0)
+    model, images = net(2), torch.randn(1, 3, 32, 32)
+    layers = ["4", "6"]
+    found = seewhy.explain(model, images, 1, "layer_cam", layer=layers, ensemble=seewhy.Scales((1.0, 2.0)))
+    larger = nn.functional.interpolate(images, scale_factor=2, mode="bilinear")
+    at_two = seewhy.explain(model, larger, 1, "layer_cam", layer=layers).map[:, None]
+    back = nn.functional.interpolate(at_two, scale_factor=0.5, mode="bilinear", antialias=True)[:, 0]
+    expected = (seewhy.explain(model, images, 1, "layer_cam", layer=layers).map + back) / 2
+    torch.testing.assert_close(found.map, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::seewhy.MapWarning")  # on random weights some maps are zero
+def test_best_is_sharp_over_flips_and_two_sizes():
+    torch.manual_seed(2)
+    model, images = net(2), torch.randn(2, 3, 32, 32)
+    layers, changes = ["4", "6"], [seewhy.Flips((-1,)), seewhy.Scales((1.0, 2.0))]
+    found = seewhy.explain(model, images, 1, "best")
+    assert found.layers == ("4", "6")
+    torch.testing.assert_close(found.map, seewhy.explain(model, images, 1, "sharp", layer=layers, ensemble=changes).map)
+    assert not torch.allclose(found.map, seewhy.explain(model, images, 1, "sharp").map)
+    several = seewhy.compare(model, images, [1, 2], ["best", "sharp", "eigen_cam"])
+    torch.testing.assert_close(several[0].map, found.map)
+    torch.testing.assert_close(several[4].map, seewhy.explain(model, images, 2, "sharp").map)
+
+
+def test_classes_stay_those_of_the_clean_images():
+    torch.manual_seed(0)
+    model, images = net(1), torch.randn(3, 3, 32, 32)
+    noisy = seewhy.explain(model, images, ensemble=seewhy.Noise(4, 3.0))
+    assert noisy.class_indices == tuple(model(images).argmax(1).tolist())
+    named = seewhy.explain(model, images, list(noisy.class_indices), ensemble=seewhy.Noise(4, 3.0))
+    torch.testing.assert_close(noisy.map, named.map)

@@ -27,8 +27,9 @@ ALLOWED = {
     "metrics": "types tensor localize",
     "ranked": "types targets",
     "facts": "",
-    "method": "types facts",
-    "registry": "types methods metrics method wording",
+    "method": "types ensemble facts",
+    "delegates": "types methods model method",
+    "registry": "types methods metrics ensemble method delegates wording",
     "backward": "types model",
     "evidence": "types tensor model facts backward",
     "zoo": "types tensor data labels wording",
@@ -37,10 +38,10 @@ ALLOWED = {
     "comparison": "tensor render saving item explanation",
     "console": "types",
     "subject": "types data zoo item",
-    "observation": "types model targets evidence backward subject",
+    "observation": "types model targets ensemble evidence backward subject",
     "maps": "types ensemble model evidence facts method registry",
-    "answer": "types tensor targets ranked model facts maps observation subject explanation",
-    "explain": "types data zoo model subject observation maps answer explanation comparison",
+    "answer": "types tensor targets ranked model ensemble evidence facts maps observation subject explanation",
+    "explain": "types data zoo model ensemble subject observation maps answer explanation comparison",
 }
 FREE = {"cli", "__init__"}
 
@@ -97,6 +98,9 @@ def test_the_public_names():
         "Rank",
         "ReST",
         "Contrast",
+        "Flips",
+        "Noise",
+        "Scales",
     }
     errors = {name for name in dir(seewhy) if name.endswith(("Error", "Warning"))}
     assert "SeewhyError" in errors

@@ -10,12 +10,16 @@ from seewhy.comparison import Comparison as Comparison
 from seewhy.data.image import Photo as Photo
 from seewhy.data.image import read as read
 from seewhy.data.preprocess import Preprocess as Preprocess
+from seewhy.ensemble import Flips as Flips
+from seewhy.ensemble import Noise as Noise
+from seewhy.ensemble import Scales as Scales
 from seewhy.explain import compare as compare
 from seewhy.explain import explain as explain
 from seewhy.explain import layers as layers
 from seewhy.explanation import Explanation as Explanation
 from seewhy.facts import needs as needs
 from seewhy.methods import ablation_cam as ablation_cam
+from seewhy.methods import best as best
 from seewhy.methods import cam as cam
 from seewhy.methods import deconvnet as deconvnet
 from seewhy.methods import dff as dff

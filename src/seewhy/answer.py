@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy import targets
+from seewhy.ensemble import Change, Undo, changed
+from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
 from seewhy.facts import needs
-from seewhy.maps import Asked, Maps, maps_of
+from seewhy.maps import Asked, Maps, combined, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.ranked import Rank, Ranked
@@ -40,9 +42,10 @@ def answer(
     constant: dict[int, Maps] = {}
     with torch.inference_mode(False), torch.set_grad_enabled(manner.differentiable):
         for part in chunked(len(resolved), seen.questions_at_once()):
-            evidence = seen.evidence(tuple(target for target, _ in resolved[part]))
-            maps = [constant.get(n) or maps_of(evidence[n], each) for n, (each, _) in enumerate(ways)]
-            constant |= {n: each for n, each in enumerate(maps) if not ways[n][0].method.class_specific}
+            asked_now = tuple(target for target, _ in resolved[part])
+            evidence = seen.evidence(asked_now)
+            maps = {**constant, **_maps(seen, evidence, asked_now, [each for each, _ in ways], constant)}
+            constant |= {n: found for n, found in maps.items() if not ways[n][0].method.class_specific}
             scores = evidence[0].scores.detach()
             explanations += [
                 _explanation(seen, target, scores[q], n, each, maps[n], q, [*subject.notes, *notes, *said])
@@ -50,6 +53,29 @@ def answer(
                 for n, (each, _) in enumerate(ways)
             ]
     return explanations
+
+
+def _maps(
+    seen: Observation,
+    clean: list[Evidence],
+    asked_now: tuple[Target, ...],
+    ways: Sequence[Asked],
+    known: Container[int],
+) -> dict[int, Maps]:
+    """The maps of each way that is not known yet, of the images themselves or of the ensemble that was asked for."""
+    of_ensemble: dict[tuple[Change, ...], list[int]] = {}
+    for n, each in enumerate(ways):
+        if n not in known:
+            of_ensemble.setdefault(seen.manner.ensemble or each.method.ensemble, []).append(n)
+    found = {n: maps_of(clean[n], ways[n]) for n in of_ensemble.pop((), [])}
+    for changes, numbers in of_ensemble.items():
+        members: dict[int, list[tuple[Maps, Undo]]] = {n: [] for n in numbers}
+        for inputs, undo in changed(seen.subject.inputs, changes):
+            evidence = seen.of(inputs).evidence(asked_now)
+            for n in numbers:
+                members[n].append((maps_of(evidence[n], ways[n]), undo))
+        found |= {n: combined(members[n], seen.manner.combine, ways[n].method.name) for n in numbers}
+    return found
 
 
 def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
@@ -89,7 +115,7 @@ def _explanation(
     images = range(question.images)
     classes = tuple(targets.class_of(target, image) for image in images)
     told = [*notes, *(note for place in places for note in place.notes)]
-    told += [*_about_method(each, places, notes), *maps.remarks]
+    told += [*_about_method(each, places, notes), *_about_ensemble(each, seen.manner), *maps.remarks]
     told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
     signed = not each.options["rectify"] if "rectify" in each.options else each.method.signed
     return Explanation(
@@ -117,6 +143,12 @@ def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) ->
         yield f"{each.method.title} does not look at the question: the target has no influence on this map"
     if len(places) > 1 and not each.together:
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"
+
+
+def _about_ensemble(each: Asked, manner: Manner) -> Iterator[str]:
+    changes = manner.ensemble or each.method.ensemble
+    if changes:
+        yield f"{manner.combine.replace('_', ' ')} of the maps under {', '.join(map(repr, changes))}"
 
 
 def _warned(text: str) -> str:

@@ -21,6 +21,7 @@ from seewhy.model.locate import Place
 from seewhy.model.observe import outside_inference
 from seewhy.model.replay import Replay
 from seewhy.model.rules import Rectified
+from seewhy.model.scorer import Scorer
 from seewhy.tensor import resize, spatial_mean
 from seewhy.types import MethodError, Path, Target, follow
 
@@ -152,7 +153,13 @@ class Evidence:
     @property
     def remarks(self) -> list[str]:
         """What is to be said of the facts that were asked for so far."""
-        return [str(vars(self)[name][1]) for name in ("_guided", "_deconvnet") if name in vars(self)]
+        lent = [remark for scorer in vars(self).get("scorer", ()) for remark in scorer.remarks]
+        return [*(str(vars(self)[name][1]) for name in ("_guided", "_deconvnet") if name in vars(self)), *lent]
+
+    @cached_property
+    def scorer(self) -> Sequence[Scorer]:
+        """For each question a module from changed images and their rows to its scores."""
+        return [Scorer(self.replay, question) for question in self.questions]
 
     @property
     def bias_gradients(self) -> Sequence[Sequence[Float[Tensor, "b c *_"]]]:

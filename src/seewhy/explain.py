@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from seewhy.answer import answer
 from seewhy.comparison import Comparison
 from seewhy.data.preprocess import Preprocess
+from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
 from seewhy.maps import asked
 from seewhy.model.layers import Candidate
@@ -31,6 +32,8 @@ def explain(
     rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,
+    ensemble: Change | Sequence[Change] = (),
+    combine: str = "mean",
     output: str | int | Path | None = None,
     labels: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
@@ -55,6 +58,9 @@ def explain(
         align: where a cell of the layer looks: `measured` once for each model and layer, `analytic` from the receptive
             fields, or the usual `tile`.
         layout: the axes of the layer's tensor, such as `b h w c`, where they cannot be inferred.
+        ensemble: changes of the images that the map is taken over: `Noise()`, `Flips()`, `Scales()`, one or several.
+        combine: how their maps become one: the `mean`, as SmoothGrad has it, the mean of squares (`mean_squares`), or
+            the `variance` (VarGrad).
         output: keys or indices that lead to the scores in the model's output, where that holds several tensors.
         labels: names of the classes.
         preprocess: how photos become inputs.
@@ -68,7 +74,7 @@ def explain(
     """
     chosen = {**(options or {}), **({} if rectify is None else {"rectify": rectify})}
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
-    manner = Manner(align, layout, _path(output), differentiable)
+    manner = Manner(align, layout, _changes(ensemble), combine, _path(output), differentiable)
     return answer(ready, [target], [asked(method, chosen)], [_group(layer)], manner)[0]
 
 
@@ -84,6 +90,8 @@ def compare(
     rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,
+    ensemble: Change | Sequence[Change] = (),
+    combine: str = "mean",
     output: str | int | Path | None = None,
     labels: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
@@ -101,6 +109,8 @@ def compare(
         rectify: as in `explain`, for all methods.
         align: as in `explain`.
         layout: as in `explain`.
+        ensemble: as in `explain`.
+        combine: as in `explain`.
         output: as in `explain`.
         labels: as in `explain`.
         preprocess: as in `explain`.
@@ -117,7 +127,7 @@ def compare(
     methods = [methods] if isinstance(methods, str) else methods
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
     groups = [_group(each) for each in layers]
-    manner = Manner(align, layout, _path(output))
+    manner = Manner(align, layout, _changes(ensemble), combine, _path(output))
     chosen = {} if rectify is None else {"rectify": rectify}
     ways = [asked(method, chosen) for method in methods]
     return Comparison(tuple(answer(ready, targets, ways, groups, manner)), (len(targets), len(ways), len(groups)))
@@ -129,6 +139,10 @@ def _group(layer: LayerName | Sequence[LayerName] | None) -> list[LayerName | No
     if not isinstance(layer, list | tuple) or not layer:
         raise LayerError(f"got {layer!r} as the layer; give a layer's name, the module itself, or several of them")
     return list(layer)
+
+
+def _changes(ensemble: Change | Sequence[Change]) -> tuple[Change, ...]:
+    return (ensemble,) if isinstance(ensemble, Change) else tuple(ensemble)
 
 
 def _path(output: str | int | Path | None) -> Path | None:

@@ -16,6 +16,7 @@ OF_INPUT = {
     "guided_gradients": "the same, by the rule of guided backpropagation at every rectifier",
     "deconvnet_gradients": "the same, by the rule of the deconvnet",
     "bias_gradients": "gradient times bias at every layer that adds one",
+    "scorer": "model and question as one module, for other libraries",
 }
 """Facts about the images, whatever the layer."""
 

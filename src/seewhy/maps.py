@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.ensemble import fuse
+from seewhy.ensemble import Undo, combine, fuse
 from seewhy.evidence import Evidence, call
 from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
 from seewhy.method import Method
@@ -90,6 +90,14 @@ def maps_of(evidence: Evidence, each: Asked) -> Maps:
     return Maps(raw, resized, blank, [remark for source in sources.values() for remark in source.remarks])
 
 
+def combined(members: Sequence[tuple[Maps, Undo]], how: str, method: str) -> Maps:
+    """The maps of an ensemble's members, brought back onto the images and made one."""
+    questions = range(len(members[0][0].resized))
+    resized = [combine((undo(maps.resized[q]) for maps, undo in members), how) for q in questions]
+    raw = {IMAGE: torch.stack(resized)}
+    return Maps(raw, resized, _blanks(raw, {}, method), members[0][0].remarks)
+
+
 def _laid(raw: Mapping[str, Tensor], sources: Mapping[str, Evidence], method: Method, q: int) -> Float[Tensor, "b *s"]:
     """One question's map, each in memory of its own: a single one that is kept shall not hold all."""
     if maps_the_image(method.function):
@@ -113,7 +121,7 @@ def _blanks(
         low, high = torch.aminmax(values.detach().flatten(2), dim=-1)
         spread = high - low  # NaN or infinite where a value is
         if not bool((spread < torch.inf).all()):
-            raise ShapeError(_not_finite(evidence[name], name, method))
+            raise ShapeError(_not_finite(evidence.get(name), name, method))
         for q, image in (spread == 0).nonzero().tolist():
             what = "zero" if float(low[q, image]) == 0 else "the same"
             which = "the map" if name == IMAGE else f"the map of layer {name!r}"
@@ -121,8 +129,8 @@ def _blanks(
     return found
 
 
-def _not_finite(evidence: Evidence, layer: str, method: str) -> str:
-    if layer == IMAGE:
+def _not_finite(evidence: Evidence | None, layer: str, method: str) -> str:
+    if layer == IMAGE or evidence is None:
         return f"{method} is not finite; check the model's weights and the score, and try double precision"
     if not bool(evidence.activations.isfinite().all()):
         return f"layer {layer!r} put out NaN or infinite activations; check the model's weights and precision"

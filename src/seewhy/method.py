@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from seewhy.ensemble import Change
 from seewhy.facts import PER_QUESTION, needs
 from seewhy.types import Map, Selection
 
@@ -27,18 +28,23 @@ class Method:
     """Whether its values are of maps that were divided by their maximum, not in units of their own."""
     passes: str = ""
     """What it costs with default options, where that does not follow from its needs."""
+    ensemble: tuple[Change, ...] = ()
+    """The changes of the images that its map is the mean over."""
     batchwise: bool = False
     """Whether an image's map depends on the other images of its batch."""
+    library: str = ""
+    """Whose code it is, where it is not ours."""
 
     @property
     def name(self) -> str:
-        """The function's."""
-        return str(getattr(self.function, "__name__", type(self.function).__name__))
+        """The function's, after the library that it is of."""
+        name = str(getattr(self.function, "__name__", type(self.function).__name__))
+        return f"{self.library}:{name}" if self.library else name
 
     @property
     def family(self) -> str:
-        """What its evidence is: the module that it stands in, such as `gradient`."""
-        return self.function.__module__.rpartition(".")[2]
+        """What its evidence is: the module that it stands in, such as `gradient`; or the library that it is of."""
+        return self.library or self.function.__module__.rpartition(".")[2]
 
     @property
     def class_specific(self) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.backward import Backward
+from seewhy.ensemble import Change
 from seewhy.evidence import Evidence, Head
 from seewhy.model.capture import Capture, capture
 from seewhy.model.locate import Auto, Found, LayerName, Place, Run, locate
@@ -34,6 +35,8 @@ class Manner:
 
     align: str = "measured"
     layout: str | None = None
+    ensemble: tuple[Change, ...] = ()
+    combine: str = "mean"
     output: Path | None = None
     differentiable: bool = False
 
@@ -125,8 +128,12 @@ class Observation:
 
     def of(self, inputs: Float[Tensor, "b c *s"]) -> "Observation":
         """The same of changed images: layers and questions stay, the pass is new."""
-        subject = replace(self.subject, inputs=inputs)
-        return replace(self, subject=subject, shown=_shown(subject, self.found, self.plan, self.manner))
+        subject, found = replace(self.subject, inputs=inputs), self.found
+        if inputs.shape != self.subject.inputs.shape:
+            run = Run(subject.module, inputs, subject.args, subject.kwargs, self.manner.output)
+            named = [[place.name for place in group] for group in found.groups]
+            found = locate(run, named, self.manner.align)
+        return replace(self, subject=subject, found=found, shown=_shown(subject, found, self.plan, self.manner))
 
 
 def observe(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from seewhy import methods
+from seewhy.delegates.listed import DELEGATES, delegate
+from seewhy.ensemble import Flips, Scales
 from seewhy.method import Method
 from seewhy.types import Map, MethodError
 from seewhy.wording import near
@@ -179,6 +181,18 @@ _ROWS = (
         relative=True,
         weakness="says where, not how much; evidence that only one of its layers sees is lost",
     ),
+    Method(
+        methods.best,
+        "best (our preset)",
+        2026,
+        "none: ours; measured in docs/quality.md",
+        signed=False,
+        layers="pair",
+        relative=True,
+        ensemble=(Flips((-1,)), Scales((1.0, 2.0))),
+        passes="11 to 16 forwards",
+        weakness="ten times the cost of sharp for a little more",
+    ),
     # changed images and activations
     Method(
         methods.score_cam,
@@ -335,6 +349,8 @@ def find(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
+    if name.startswith("captum:"):
+        return delegate(name)
     spellings = {_letters(spelling): row for row in METHODS.values() for spelling in (row.name, row.title)}
     if (row := spellings.get(_letters(name))) is not None:
         return row
@@ -346,7 +362,7 @@ def find(name: str) -> Method:
 
 def row_of(function: Callable[..., Map]) -> Method:
     """The row of a method given as a function; of a user's own function, a row that says what it is."""
-    for row in METHODS.values():
+    for row in (*METHODS.values(), *DELEGATES.values()):
         if row.function is function:
             return row
     own = Method(function, "", 0, "none: the caller's own function", True, "not checked against any paper")

@@ -33,6 +33,7 @@ from seewhy.methods.pixel import input_x_gradient as input_x_gradient
 from seewhy.methods.pixel import integrated_gradients as integrated_gradients
 from seewhy.methods.pixel import saliency as saliency
 from seewhy.methods.pixel import smooth_grad as smooth_grad
+from seewhy.methods.presets import best as best
 from seewhy.methods.presets import sharp as sharp
 from seewhy.methods.smooth import expected_grad_cam as expected_grad_cam
 from seewhy.methods.smooth import smooth_grad_cam_pp as smooth_grad_cam_pp

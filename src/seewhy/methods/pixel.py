@@ -43,7 +43,7 @@ def saliency(input_gradients: Images, *, channels: str = "max_abs") -> PixelMap:
     Weakness:
         Noisy, and blind to what no small change moves: where the score is saturated, the gradient is zero.
     """
-    return _one_channel(input_gradients, channels)
+    return one_channel(input_gradients, channels)
 
 
 def input_x_gradient(inputs: Images, input_gradients: Images, *, channels: str = "sum") -> PixelMap:
@@ -71,7 +71,7 @@ def input_x_gradient(inputs: Images, input_gradients: Images, *, channels: str =
     Weakness:
         Pixels of the mean color count for nothing, however much the score depends on them.
     """
-    return _one_channel(inputs * input_gradients, channels)
+    return one_channel(inputs * input_gradients, channels)
 
 
 def integrated_gradients(
@@ -129,7 +129,7 @@ def integrated_gradients(
         changed = start[rows] + spread(places[nodes], inputs) * path[rows]
         gradients = input_gradients_at(changed, rows)
         average = average.index_add(0, rows, spread(weights[nodes], inputs) * gradients)
-    return _one_channel(path * average, channels)
+    return one_channel(path * average, channels)
 
 
 def completeness_residual(
@@ -231,7 +231,7 @@ def smooth_grad(
         second = second.index_add(0, rows, off.square() / samples)
     mean, variance = input_gradients + first, (second - first.square()).clamp_min(0)
     combined = {"mean": mean, "mean_squares": mean.square() + variance, "variance": variance}
-    return _one_channel(combined[how], channels)
+    return one_channel(combined[how], channels)
 
 
 def guided_backprop(guided_gradients: Images, *, channels: str = "max_abs") -> PixelMap:
@@ -258,7 +258,7 @@ def guided_backprop(guided_gradients: Images, *, channels: str = "max_abs") -> P
     Weakness:
         Looks like an edge detector: much the same for every class, and for random weights.
     """
-    return _one_channel(guided_gradients, channels)
+    return one_channel(guided_gradients, channels)
 
 
 def deconvnet(deconvnet_gradients: Images, *, channels: str = "max_abs") -> PixelMap:
@@ -285,7 +285,7 @@ def deconvnet(deconvnet_gradients: Images, *, channels: str = "max_abs") -> Pixe
     Weakness:
         Looks like an edge detector: much the same for every class; without max-pooling it hardly depends on the image.
     """
-    return _one_channel(deconvnet_gradients, channels)
+    return one_channel(deconvnet_gradients, channels)
 
 
 def guided_grad_cam(
@@ -323,10 +323,15 @@ def guided_grad_cam(
         The fine detail is guided backpropagation's: edges, insensitive to the weights; only the rough place is not.
     """
     place = upsample(weighted_sum(spatial_mean(gradients), activations).relu())
-    return _one_channel(guided_gradients * place.unsqueeze(1), channels)
+    return one_channel(guided_gradients * place.unsqueeze(1), channels)
 
 
-def _one_channel(attribution: Images, channels: str) -> PixelMap:
+def one_channel(attribution: Images, channels: str) -> PixelMap:
+    """The color channels made one, as the option `channels` says.
+
+    Raises:
+        MethodError: An unknown `channels`.
+    """
     if channels == "max_abs":
         return attribution.abs().amax(1)
     if channels == "sum":
