@@ -374,7 +374,7 @@ def test_a_method_is_found_in_any_spelling(spelling: str, name: str) -> None:
 def test_an_unknown_method_names_the_closest_ones() -> None:
     with pytest.raises(MethodError) as unknown:
         find("grad_kam")
-    assert str(unknown.value).startswith("no method 'grad_kam'; there are 36, closest 'grad_cam', ")
+    assert str(unknown.value).startswith("no method 'grad_kam'; there are 41, closest 'grad_cam', ")
     with pytest.raises(MethodError) as strange:
         find("42")
     assert str(strange.value) == f"no method '42'; there are {len(registry.METHODS)}, namely " + ", ".join(

@@ -83,7 +83,7 @@ def test_the_code_for_those_who_come_from_other_libraries() -> None:
     assert picture.tobytes() == seewhy.explain(model, x)[0].overlay(colormap="jet").tobytes()
 
 
-LISTS = {"bias_gradients", "linear_gradients"}
+LISTS = {"bias_gradients", "linear_gradients", "attentions", "attention_gradients", "attention_gradients_by_depth"}
 
 
 def test_the_facts_are_all_told() -> None:

@@ -38,7 +38,7 @@ ALLOWED = {
     "comparison": "tensor render saving item explanation",
     "console": "types",
     "subject": "types data zoo item",
-    "observation": "types model targets ensemble evidence backward subject",
+    "observation": "types facts model targets ensemble evidence backward subject",
     "maps": "types ensemble model evidence facts method registry",
     "answer": "types tensor targets ranked model ensemble evidence facts maps observation subject explanation",
     "explain": "types data zoo model ensemble subject observation maps answer explanation comparison",

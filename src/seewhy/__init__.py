@@ -19,8 +19,10 @@ from seewhy.explain import layers as layers
 from seewhy.explanation import Explanation as Explanation
 from seewhy.facts import needs as needs
 from seewhy.methods import ablation_cam as ablation_cam
+from seewhy.methods import attention_rollout as attention_rollout
 from seewhy.methods import best as best
 from seewhy.methods import cam as cam
+from seewhy.methods import chefer as chefer
 from seewhy.methods import deconvnet as deconvnet
 from seewhy.methods import dff as dff
 from seewhy.methods import eigen_cam as eigen_cam
@@ -32,6 +34,8 @@ from seewhy.methods import full_grad as full_grad
 from seewhy.methods import grad_cam as grad_cam
 from seewhy.methods import grad_cam_elementwise as grad_cam_elementwise
 from seewhy.methods import grad_cam_pp as grad_cam_pp
+from seewhy.methods import grad_eclip as grad_eclip
+from seewhy.methods import gradient_rollout as gradient_rollout
 from seewhy.methods import group_cam as group_cam
 from seewhy.methods import guided_backprop as guided_backprop
 from seewhy.methods import guided_grad_cam as guided_grad_cam
@@ -41,6 +45,7 @@ from seewhy.methods import integrated_gradients as integrated_gradients
 from seewhy.methods import is_cam as is_cam
 from seewhy.methods import kpca_cam as kpca_cam
 from seewhy.methods import layer_cam as layer_cam
+from seewhy.methods import legrad as legrad
 from seewhy.methods import occlusion as occlusion
 from seewhy.methods import opti_cam as opti_cam
 from seewhy.methods import recipro_cam as recipro_cam

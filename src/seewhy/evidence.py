@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seewhy.backward import Backward
 from seewhy.facts import PER_QUESTION, maps_the_image, needs
 from seewhy.model.biases import implicit_bias
+from seewhy.model.blocks import HEADS, Attended, gradients_by_depth, mean_token_gradients, token_map, tokens_read
 from seewhy.model.capture import INPUT, Capture, averaged
 from seewhy.model.locate import Place
 from seewhy.model.observe import outside_inference
@@ -65,6 +66,7 @@ class Evidence:
         capture: the forward pass.
         backward: the questions' backward pass, shared by all layers of the capture.
         places: which captured layers the facts are about, shallow to deep; facts of one layer are those of the last.
+        attended: the attentions of the pass, where these were asked for.
         biased: the names of the captured layers that add a bias, with the modules that do.
         head: the model's last linear layer, where it has one; used only if this capture proves that it reads the means.
         replay: runs the model again on changed inputs or activations.
@@ -74,6 +76,7 @@ class Evidence:
     backward: Backward
     places: tuple[Place, ...]
     biased: Mapping[str, nn.Module]
+    attended: Attended | None
     head: Head | None
     replay: Replay
 
@@ -299,6 +302,83 @@ class Evidence:
     def upsample_by_layer(self) -> Sequence[Callable[[Tensor], Tensor]]:
         """For each layer the way of its maps to the image."""
         return [evidence.upsample for evidence in self.alone]
+
+    # About tokens
+
+    @cached_property
+    def attentions(self) -> Sequence[Float[Tensor, "b heads n n"]]:
+        """The attention probabilities of every block, as they ran."""
+        return [_full(each.probabilities.detach()) for each in self._attended.attentions]
+
+    @cached_property
+    def attention_gradients(self) -> Sequence[Sequence[Float[Tensor, "b heads n n"]]]:
+        """For each question d score / d attention probabilities of every block."""
+        found = [_full(self.backward.gradients[name]) for name, _ in self._attended.names]
+        return [[gradients[q] for gradients in found] for q in range(len(self.questions))]
+
+    @cached_property
+    def attention_gradients_by_depth(self) -> Sequence[Sequence[Float[Tensor, "b heads n n"]]]:
+        """For each question and block the gradient of the block's own score, that of the mean of its tokens."""
+        attended, last = self._attended, self._attended.last
+        layer = attended.names[-1][1]
+
+        def tail(tokens: Tensor, rows: Tensor) -> Tensor:
+            return self.replay.differentiable_tail(self.questions, layer, last.of_images(tokens), rows)
+
+        put_out = [
+            b.of_images(self.capture.activations[n]) for (_, n), b in zip(attended.names, attended.blocks, strict=True)
+        ]
+        pairs = [(n, b, a) for (a, n), b in zip(attended.names, attended.blocks, strict=True)]
+        found = gradients_by_depth(self.capture, pairs, mean_token_gradients(tail, put_out))
+        return [[_full(gradients[q]) for gradients in found] for q in range(len(self.questions))]
+
+    @property
+    def queries(self) -> Float[Tensor, "b heads n d"]:
+        """Queries of the last block."""
+        return self._of_last("queries")
+
+    @property
+    def keys(self) -> Float[Tensor, "b heads n d"]:
+        """Keys of the last block."""
+        return self._of_last("keys")
+
+    @property
+    def values(self) -> Float[Tensor, "b heads n d"]:
+        """Values of the last block."""
+        return self._of_last("values")
+
+    @cached_property
+    def head_gradients(self) -> Float[Tensor, "q b heads n d"]:
+        """d score / d what the last attention put out, probabilities @ values, before its heads are joined."""
+        self._of_last("output")
+        return _full(self.backward.gradients[HEADS])
+
+    @property
+    def token_map(self) -> Callable[[Tensor], Tensor]:
+        """From one number for each token `(b n)` to a map `(b *grid)` of the patches."""
+        return token_map(self.place.layout, self._attended.attentions[-1].probabilities.shape[-1])
+
+    @cached_property
+    def reading(self) -> Float[Tensor, "b n"]:
+        """How much of each token the score reads at the last block; rows sum to 1."""
+        attended = self._attended
+        gradients = self.backward.gradients[attended.names[-1][1]][0]
+        return _full(tokens_read(attended.last.of_images(gradients)))
+
+    @property
+    def _attended(self) -> Attended:
+        if self.attended is None:
+            raise MethodError("this pass was run without its attentions; ask for a method that needs them by name")
+        return self.attended
+
+    def _of_last(self, what: str) -> Tensor:
+        found = getattr(self._attended.attentions[-1], what)
+        if found is None:
+            raise MethodError(
+                f"the {what} of the last block's attention could not be seen, as its code has a form of its own; use "
+                "chefer or another method that needs only the probabilities"
+            )
+        return _full(found.detach())
 
     def _cells(self, capture: Capture) -> Float[Tensor, "b c *grid"]:
         raw = capture.activations[self.place.name]

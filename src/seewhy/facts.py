@@ -39,10 +39,26 @@ OF_LAYERS = {
 }
 """Facts about all layers together."""
 
-FACTS = OF_INPUT | OF_LAYER | OF_LAYERS
+OF_TOKENS = {
+    "attentions": "the attention probabilities of every block",
+    "attention_gradients": "of the score with respect to them",
+    "attention_gradients_by_depth": "of each block's own score with respect to its attention",
+    "queries": "of the last block",
+    "keys": "of the last block",
+    "values": "of the last block",
+    "head_gradients": "of the score with respect to what attention put out there, head by head",
+    "token_map": "from a number for each token to a map at the grid of the patches",
+    "reading": "how much of each token the score reads at the last block",
+}
+"""Facts about the tokens and attention of a transformer."""
+
+FACTS = OF_INPUT | OF_LAYER | OF_LAYERS | OF_TOKENS
 """Every fact, in a few words."""
 
-PER_QUESTION = FACTS.keys() - {"inputs", "activations", "activations_by_layer", "upsample", "upsample_by_layer"}
+PER_QUESTION = FACTS.keys() - {
+    *("inputs", "activations", "activations_by_layer", "upsample", "upsample_by_layer"),
+    *("attentions", "queries", "keys", "values", "token_map", "reading"),
+}
 """The facts that there are one of for each question; a method sees those of one question at a time."""
 
 _ON_IMAGE = {
@@ -76,7 +92,7 @@ def options(function: Callable[..., Any]) -> dict[str, Option]:
 @cache
 def looks_at_layers(function: Callable[..., Any]) -> bool:
     """Whether the method's map is one of a layer, or of several, at all."""
-    return bool((OF_LAYER.keys() | OF_LAYERS.keys()) & set(needs(function)))
+    return bool((OF_LAYER.keys() | OF_LAYERS.keys() | OF_TOKENS.keys()) & set(needs(function)))
 
 
 @cache

@@ -37,6 +37,8 @@ class Asked:
         """The layers that it is to look at, where these were asked for."""
         if not looks_at_layers(self.method.function):
             return ()
+        if self.method.layers == "tokens":
+            return (Auto("tokens"),)
         return tuple(Auto(self.method.layers) if layer is None else layer for layer in layers)
 
 

@@ -14,6 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy.backward import Backward
 from seewhy.ensemble import Change
 from seewhy.evidence import Evidence, Head
+from seewhy.facts import OF_TOKENS
+from seewhy.model.attention import attentions
+from seewhy.model.blocks import Attended, attended, spots_of
 from seewhy.model.capture import Capture, capture
 from seewhy.model.locate import Auto, Found, LayerName, Place, Run, locate
 from seewhy.model.observe import held
@@ -49,16 +52,18 @@ class Plan:
     leaf: bool
     biases: bool
     twice: bool
+    tokens: bool
 
     @staticmethod
     def of(needed: set[str]) -> "Plan":
         """The plan for these facts."""
         differentiated = {name for name in needed if "gradients" in name and not name.endswith("_at")}
         return Plan(
-            graph=bool(differentiated | needed & {"class_weights", "hessian_product"}),
+            graph=bool(differentiated | needed & {"class_weights", "hessian_product", "reading"}),
             leaf=bool(needed & {"input_gradients", "guided_gradients", "deconvnet_gradients"}),
             biases="bias_gradients" in needed,
             twice="hessian_product" in needed,
+            tokens=bool(needed & OF_TOKENS.keys()),
         )
 
     def within(self) -> AbstractContextManager[Any] | None:
@@ -75,6 +80,7 @@ class Observation:
     plan: Plan
     manner: Manner
     shown: Capture
+    attended: Attended | None
     question: Question
 
     @cached_property
@@ -101,7 +107,7 @@ class Observation:
         head = Head(linear if isinstance(linear, nn.Linear) else None, self.question.path)
         rows = torch.arange(len(subject.inputs), device=subject.inputs.device)
         backward = Backward(self.shown, asked_now, rows)
-        spots = {place.name: place.spot for place in self.found.places}
+        spots = {place.name: place.spot for place in self.found.places} | spots_of(known.blocks or {})
         replay = Replay(
             *(subject.module, subject.inputs, subject.args, subject.kwargs, spots), edits=known.edits, gated=known.gated
         )
@@ -109,7 +115,7 @@ class Observation:
         made: dict[tuple[Place, ...], Evidence] = {}
         for group in self.groups:
             if group not in made:
-                made[group] = Evidence(self.shown, backward, group, biased, head, replay)
+                made[group] = Evidence(self.shown, backward, group, biased, self.attended, head, replay)
         return [made[group] for group in self.groups]
 
     @cached_property
@@ -133,7 +139,8 @@ class Observation:
             run = Run(subject.module, inputs, subject.args, subject.kwargs, self.manner.output)
             named = [[place.name for place in group] for group in found.groups]
             found = locate(run, named, self.manner.align)
-        return replace(self, subject=subject, found=found, shown=_shown(subject, found, self.plan, self.manner))
+        shown, attended = _shown(subject, found, self.plan, self.manner)
+        return replace(self, subject=subject, found=found, shown=shown, attended=attended)
 
 
 def observe(
@@ -151,18 +158,28 @@ def observe(
     plan = Plan.of(needed)
     with held(subject.module):
         found = locate(run, groups, manner.align, manner.layout)
-        shown = _shown(subject, found, plan, manner)
+        shown, followed = _shown(subject, found, plan, manner)
         if any(shown.activations[place.name].shape[1:] != place.shape[1:] for place in found.places):
             # the model was changed in a way that its parameters do not tell, such as another stride
             found = locate(run, groups, manner.align, manner.layout, anew=True)
-            shown = _shown(subject, found, plan, manner)
+            shown, followed = _shown(subject, found, plan, manner)
     question, notes = _question(subject, shown, manner.output, found.known.squashed)
-    return Observation(subject, found, plan, manner, shown, question), notes
+    return Observation(subject, found, plan, manner, shown, followed, question), notes
 
 
-def _shown(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Capture:
+def _shown(subject: Subject, found: Found, plan: Plan, manner: Manner) -> tuple[Capture, Attended | None]:
+    if not plan.tokens or not found.known.blocks:
+        return _captured(subject, found, plan, manner), None
+    with attentions(len(subject.inputs)) as seen:
+        shown = _captured(subject, found, plan, manner)
+    return attended(shown, seen, found.known.blocks, len(subject.inputs))
+
+
+def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Capture:
     inputs = subject.inputs.clone() if found.known.edits else subject.inputs
     spots = {place.name: place.spot for place in found.places}
+    if plan.tokens:
+        spots |= spots_of(found.known.blocks or {})
     return capture(
         subject.module,
         (inputs, *subject.args),

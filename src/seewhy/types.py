@@ -31,8 +31,8 @@ class Target(Protocol):
         ...
 
 
-Selection = Literal["last", "pair", "convolutions"]
-"""Layers that are found by themselves: the last with a grid; that and a finer one; every convolution's."""
+Selection = Literal["last", "pair", "convolutions", "tokens"]
+"""Layers found by themselves: the last with a grid; that and a finer one; every convolution's; the last block's."""
 
 Path = tuple[str | int, ...]
 """Keys and indices that lead from a model's output to one tensor of it; empty where the output is that tensor."""

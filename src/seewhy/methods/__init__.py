@@ -4,6 +4,11 @@ from seewhy.methods.activation import cam as cam
 from seewhy.methods.activation import eigen_cam as eigen_cam
 from seewhy.methods.activation import fem as fem
 from seewhy.methods.activation import kpca_cam as kpca_cam
+from seewhy.methods.attention import attention_rollout as attention_rollout
+from seewhy.methods.attention import chefer as chefer
+from seewhy.methods.attention import grad_eclip as grad_eclip
+from seewhy.methods.attention import gradient_rollout as gradient_rollout
+from seewhy.methods.attention import legrad as legrad
 from seewhy.methods.factors import dff as dff
 from seewhy.methods.factors import factorize as factorize
 from seewhy.methods.gradient import eigen_grad_cam as eigen_grad_cam

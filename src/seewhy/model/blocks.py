@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -20,6 +20,9 @@ from seewhy.types import MethodError, Path
 TokenMap = Callable[[Float[Tensor, "b n"]], Float[Tensor, "b *grid"]]
 Tail = Callable[[Float[Tensor, "m n c"], Int[Tensor, " m"]], Float[Tensor, "q m"]]
 """Differentiable scores of q questions if the last block had put out these tokens, the j-th for image `rows[j]`."""
+
+HEADS = "heads"
+"""What the last attention put out, head by head, is called among the activations of a capture."""
 
 _INSTEAD = "use grad_cam or another method that needs no attention"
 
@@ -42,7 +45,11 @@ class Block:
 
 
 def blocks(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], images: int) -> dict[int, Block]:
-    """For each attention of one forward pass the outermost module that holds it alone and puts out tokens, if any."""
+    """For each attention of one forward pass the outermost module that holds it alone and puts out tokens.
+
+    Raises:
+        MethodError: there is no such module, as in a network without attention.
+    """
     found: dict[int, Block] = {}
     begun: list[int] = []
     modules = {name: module for name, module in model.named_modules() if name}
@@ -64,7 +71,63 @@ def blocks(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ima
         stack.enter_context(watched(modules, begin, before=True))
         stack.enter_context(watched(modules, end))
         model(*args, **kwargs)
+    if not found:
+        ran = f"of {len(seen)} attentions none has a block that puts out tokens" if seen else "no softmax attention ran"
+        raise MethodError(f"{ran} in this model, so there is none to follow; {_INSTEAD}")
     return found
+
+
+@dataclass(frozen=True)
+class Attended:
+    """The attentions among all tokens of one pass, with the blocks that they are in.
+
+    Args:
+        attentions: block by block.
+        names: of their probabilities among the activations of the capture, and of what each block put out.
+        blocks: for each.
+    """
+
+    attentions: Sequence[Attention]
+    names: Sequence[tuple[str, str]]
+    blocks: Sequence[Block]
+
+    @property
+    def last(self) -> Block:
+        """The block that what follows reads."""
+        return self.blocks[-1]
+
+
+def spots_of(found: Mapping[int, Block]) -> dict[str, Spot]:
+    """Where a capture finds what each block puts out."""
+    return {_tokens_of(block): block.spot for block in found.values()}
+
+
+def attended(
+    shown: Capture, seen: Sequence[Attention], found: Mapping[int, Block], images: int
+) -> tuple[Capture, Attended]:
+    """The capture with the probabilities and heads among its activations, and which attentions may be followed.
+
+    Raises:
+        MethodError: as `of_tokens`, or an attention without a block of its own.
+    """
+    last = found[max(found)]
+    tokens = shown.activations[_tokens_of(last)].shape[last.axis]
+    used = of_tokens(seen, images, tokens)
+    places = [place for place, each in enumerate(seen) if any(each is kept for kept in used)]
+    without = [place for place in places if place not in found]
+    if without:
+        raise MethodError(f"attention {without[0]} of the model has no module around it alone, so {_INSTEAD}")
+    extra: dict[str, Tensor] = {f"attention {place}": seen[place].probabilities for place in places}
+    heads = used[-1].output
+    if heads is not None:
+        extra[HEADS] = heads
+    blocks = [found[place] for place in places]
+    names = [(f"attention {place}", _tokens_of(found[place])) for place in places]
+    return replace(shown, activations={**shown.activations, **extra}), Attended(used, names, blocks)
+
+
+def _tokens_of(block: Block) -> str:
+    return f"tokens {block.attention}"
 
 
 def _tokens_in(output: Any, images: int, tokens: int) -> tuple[Path, int] | None:

@@ -1,7 +1,7 @@
 """Finding what a map is made of, once for each model: the layers, how they are laid out, where their cells look."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seewhy.model import alignment
 from seewhy.model.alignment import Placement
 from seewhy.model.biases import biased
+from seewhy.model.blocks import Block, blocks
 from seewhy.model.capture import Spot
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, resolve
 from seewhy.model.observe import held, untouched
@@ -58,6 +59,7 @@ class Known:
         edits: it writes into its input.
         squashed: its scores are what a sigmoid or softmax put out.
         biased: where biases are added.
+        blocks: its attentions' blocks, by the attention's number; None: not looked for.
         places: the layers that were asked for so far.
     """
 
@@ -67,6 +69,7 @@ class Known:
     edits: bool
     squashed: bool
     biased: Mapping[str, Spot]
+    blocks: Mapping[int, Block] | None
     places: Mapping[_Asked, tuple[Place, ...]]
 
 
@@ -98,11 +101,8 @@ class Run:
 
     def trace(self) -> Trace:
         """One recorded forward pass on noise: what is found does not depend on which photo came first."""
-        noise = alignment.probe(self.inputs)
-        if self.args or self.kwargs:  # they may have a row for each image
-            noise = noise.expand(len(self.inputs), *noise.shape[1:]).clone()
         try:
-            return Trace.of(self.model, (noise, *self.args), self.kwargs, self._scores)
+            return Trace.of(self.model, *self.probe(), self._scores)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, TypeError) as error:
@@ -111,6 +111,13 @@ class Run:
                 f"{str(self.inputs.dtype).removeprefix('torch.')} ({str(error).splitlines()[0]}); give the batch as it "
                 f"takes it, and further inputs by args= and kwargs={_channels_last(self.inputs.shape)}"
             ) from error
+
+    def probe(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+        """Noise in place of the images, and the further arguments."""
+        noise = alignment.probe(self.inputs)
+        if self.args or self.kwargs:  # they may have a row for each image
+            noise = noise.expand(len(self.inputs), *noise.shape[1:]).clone()
+        return (noise, *self.args), self.kwargs
 
     def key(self) -> tuple[Any, ...]:
         """What the findings depend on, beside the weights."""
@@ -154,9 +161,12 @@ def locate(
             known = None
         missing = {key: layer for key, layer in asked.items() if known is None or key not in known.places}
         if known is None or missing:
-            trace = run.trace()
-            places = {key: _places(trace, layer, align, layout) for key, layer in missing.items()}
-            known = _known(trace, stamp, {**({} if known is None else known.places), **places})
+            trace, before = run.trace(), {} if known is None else known.places
+            found = None if known is None else known.blocks
+            if found is None and Auto("tokens") in missing.values():
+                found = blocks(run.model, *run.probe(), len(trace.image))
+            places = {key: _places(trace, layer, found, align, layout) for key, layer in missing.items()}
+            known = _known(trace, stamp, found, {**before, **places})
             _MEMORY.put(run.model, run.key(), known)
     return Found(tuple(tuple(place for key in row for place in known.places[key]) for row in keys), known)
 
@@ -183,7 +193,9 @@ def _remembered_as(layer: LayerName | Auto) -> str | int | Auto:
     return id(layer) if isinstance(layer, nn.Module) else layer
 
 
-def _known(trace: Trace, stamp: int, places: Mapping[_Asked, tuple[Place, ...]]) -> Known:
+def _known(
+    trace: Trace, stamp: int, found: Mapping[int, Block] | None, places: Mapping[_Asked, tuple[Place, ...]]
+) -> Known:
     return Known(
         stamp=stamp,
         head=_head(trace),
@@ -191,13 +203,25 @@ def _known(trace: Trace, stamp: int, places: Mapping[_Asked, tuple[Place, ...]])
         edits=trace.edited,
         squashed=trace.squashed,
         biased=biased(trace),
+        blocks=found,
         places=places,
     )
 
 
-def _places(trace: Trace, layer: LayerName | Auto, align: str, layout: str | None) -> tuple[Place, ...]:
-    found = select(trace, layer.which) if isinstance(layer, Auto) else [resolve(trace, layer, layout)]
-    return tuple(_place(trace, choice, align, told=isinstance(layer, Auto)) for choice in found)
+def _places(
+    trace: Trace, layer: LayerName | Auto, found: Mapping[int, Block] | None, align: str, layout: str | None
+) -> tuple[Place, ...]:
+    if layer == Auto("tokens") and found is not None:
+        chosen = [_last_block(trace, found)]
+    else:
+        chosen = select(trace, layer.which) if isinstance(layer, Auto) else [resolve(trace, layer, layout)]
+    return tuple(_place(trace, choice, align, told=isinstance(layer, Auto)) for choice in chosen)
+
+
+def _last_block(trace: Trace, found: Mapping[int, Block]) -> Choice:
+    spot = found[max(found)].spot
+    name = spot.module if trace.calls[spot.module] == 1 else f"{spot.module}@{spot.call}"
+    return replace(resolve(trace, name), reason=f"the last of {len(found)} blocks with attention")
 
 
 def _place(trace: Trace, choice: Choice, align: str, *, told: bool) -> Place:

@@ -95,6 +95,21 @@ class Replay:
                 parts.append(self._scores(questions, inputs, rows[part]))
         return torch.cat(parts, 1)
 
+    def differentiable_tail(
+        self, questions: Sequence[Target], layer: str, tensors: Float[Tensor, "m ..."], rows: Int[Tensor, " m"]
+    ) -> Float[Tensor, "q m"]:
+        """As `score_tail`, all in one pass and with a graph to `tensors`, which are laid out as the layer's own."""
+        trunk = self._trunk(layer)
+
+        def swapped(_name: str, raw: Tensor) -> Tensor:
+            torch.set_grad_enabled(True)
+            return tensors.to(raw.dtype)
+
+        short = nullcontext() if trunk is None else trunk.standing_in(self.model, rows)
+        spots = {layer: self.spots[layer] if trunk is None else trunk.spot}
+        with untouched(self.model), torch.no_grad(), short, rerouted(self.model, spots, swapped):
+            return self._scores(questions, rows_of(self.inputs, rows, len(self.inputs)), rows)
+
     def _trunk(self, layer: str) -> Trunk | None:
         """What need not run again for the tail after `layer`; None where replaying the clean pass is not exact."""
         if layer not in self._trunks:
