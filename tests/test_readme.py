@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import seewhy
+from seewhy.attending import Attending
 from seewhy.cli import main
 from seewhy.evidence import Evidence
 from seewhy.facts import FACTS
@@ -91,7 +92,7 @@ def test_the_facts_are_all_told() -> None:
     told = dict(re.findall(r"^\| `(\w+)` \| `?(.*?)`? \|", page[page.index("## Facts") :], re.MULTILINE))
     assert told.keys() == FACTS.keys()
     for name, shape in told.items():
-        fact = vars(Evidence)[name]  # of all questions; a method sees one at a time
+        fact = (vars(Evidence) | vars(Attending))[name]  # of all questions; a method sees one at a time
         returned = (getattr(fact, "func", None) or fact.fget).__annotations__["return"]
         dims = getattr(returned, "dim_str", None)
         assert shape == (f"({dims.removeprefix('q ').strip()})" if dims else shape), name

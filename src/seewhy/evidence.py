@@ -13,17 +13,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seewhy.attending import Attending
 from seewhy.backward import Backward
-from seewhy.facts import PER_QUESTION, maps_the_image, needs
+from seewhy.facts import OF_TOKENS, PER_QUESTION, maps_the_image, needs
 from seewhy.model.biases import implicit_bias
-from seewhy.model.blocks import HEADS, Attended, gradients_by_depth, mean_token_gradients, token_map, tokens_read
+from seewhy.model.blocks import Attended
 from seewhy.model.capture import INPUT, Capture, averaged
 from seewhy.model.locate import Place
 from seewhy.model.observe import outside_inference
 from seewhy.model.replay import Replay
 from seewhy.model.rules import Rectified
 from seewhy.model.scorer import Scorer
-from seewhy.tensor import resize, spatial_mean
+from seewhy.tensor import full, resize, spatial_mean
 from seewhy.types import MethodError, Path, Target, follow
 
 Changed = Callable[[Tensor, Tensor], Tensor]
@@ -34,7 +35,7 @@ def call(
     function: Callable[..., Tensor], evidence: "Evidence", chosen: Mapping[str, Any]
 ) -> Float[Tensor, "q b *_"] | Float[Tensor, "1 b *_"]:
     """A method's maps for every question; of a method that depends on no question, one map that is true for all."""
-    facts = {name: getattr(evidence, name) for name in needs(function)}
+    facts = {name: evidence.fact(name) for name in needs(function)}
     asked = PER_QUESTION & facts.keys()
     shared = {name: fact for name, fact in facts.items() if name not in asked}
     each = range(len(evidence.questions) if asked else 1)
@@ -90,6 +91,21 @@ class Evidence:
         """The layer that facts of one layer are about."""
         return self.places[-1]
 
+    def fact(self, name: str) -> Any:
+        """The fact of that name."""
+        return getattr(self.tokens if name in OF_TOKENS else self, name)
+
+    @cached_property
+    def tokens(self) -> Attending:
+        """The facts about tokens.
+
+        Raises:
+            MethodError: the attentions of this pass were not kept.
+        """
+        if self.attended is None:
+            raise MethodError("the attentions of this pass were not kept; name a method that asks for them")
+        return Attending(self.backward, self.attended, self.place.layout, self.replay)
+
     @cached_property
     def alone(self) -> tuple["Evidence", ...]:
         """The facts about each of the layers by itself."""
@@ -105,7 +121,7 @@ class Evidence:
     @cached_property
     def scores(self) -> Float[Tensor, "q b"]:
         """The score of every question, of every image."""
-        return _full(torch.stack(self.backward.answers))
+        return full(torch.stack(self.backward.answers))
 
     @property
     def scores_at(self) -> Sequence[Changed]:
@@ -120,7 +136,7 @@ class Evidence:
     @cached_property
     def input_gradients(self) -> Float[Tensor, "q b c *s"]:
         """d score / d images."""
-        return _full(self.backward.gradients[INPUT])
+        return full(self.backward.gradients[INPUT])
 
     @property
     def input_gradients_at(self) -> Sequence[Changed]:
@@ -129,7 +145,7 @@ class Evidence:
         def of(question: Target) -> Changed:
             def at(inputs: Tensor, rows: Tensor) -> Tensor:
                 passes = self.replay.captures(inputs, rows, (), leaf=True)
-                return torch.cat([_full(Backward(c, (question,), part).gradients[INPUT][0]) for c, part in passes])
+                return torch.cat([full(Backward(c, (question,), part).gradients[INPUT][0]) for c, part in passes])
 
             return at
 
@@ -138,12 +154,12 @@ class Evidence:
     @cached_property
     def guided_gradients(self) -> Float[Tensor, "q b c *s"]:
         """What comes back to the images by the rule of guided backpropagation."""
-        return _full(self._guided[0])
+        return full(self._guided[0])
 
     @cached_property
     def deconvnet_gradients(self) -> Float[Tensor, "q b c *s"]:
         """What comes back to the images by the rule of the deconvnet."""
-        return _full(self._deconvnet[0])
+        return full(self._deconvnet[0])
 
     @cached_property
     def _guided(self) -> tuple[Tensor, Rectified]:
@@ -169,7 +185,7 @@ class Evidence:
         """For each question and layer that adds a bias, d score / d output times what is added, as the layers ran."""
 
         def of(name: str, module: nn.Module) -> Float[Tensor, "q b c *_"]:
-            gradients, bias = _full(self.backward.gradients[name]), implicit_bias(module)
+            gradients, bias = full(self.backward.gradients[name]), implicit_bias(module)
             if bias is None:
                 raise MethodError(f"layer {name!r} adds no bias")
             channels_last = isinstance(module, nn.Linear)
@@ -198,7 +214,7 @@ class Evidence:
             cells = self.activations[0, 0].numel()
             ones = (1,) * (self.activations.ndim - 2)
             return (known / cells).reshape(*known.shape, *ones).expand(-1, *self.activations.shape)
-        return _full(self.place.layout.to_cells(self.backward.gradients[self.place.name]))
+        return full(self.place.layout.to_cells(self.backward.gradients[self.place.name]))
 
     @property
     def gradients_at(self) -> Sequence[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]:
@@ -212,7 +228,7 @@ class Evidence:
                 for capture, part in self.replay.captures(inputs, rows, (place.name,)):
                     found = Backward(capture, (question,), part).gradients[place.name][0]
                     activations.append(self._cells(capture))
-                    gradients.append(_full(place.layout.to_cells(found)))
+                    gradients.append(full(place.layout.to_cells(found)))
                 return torch.cat(activations), torch.cat(gradients)
 
             return at
@@ -234,7 +250,7 @@ class Evidence:
         """H A: the second derivative of the score with respect to the activations, times these."""
         raw = self.capture.activations[self.place.name]
         products = [_hessian_product(score, raw) for score in self.backward.answers]
-        return _full(self.place.layout.to_cells(torch.stack(products)))
+        return full(self.place.layout.to_cells(torch.stack(products)))
 
     @cached_property
     def class_weights(self) -> Float[Tensor, "q b c"]:
@@ -303,86 +319,9 @@ class Evidence:
         """For each layer the way of its maps to the image."""
         return [evidence.upsample for evidence in self.alone]
 
-    # About tokens
-
-    @cached_property
-    def attentions(self) -> Sequence[Float[Tensor, "b heads n n"]]:
-        """The attention probabilities of every block, as they ran."""
-        return [_full(each.probabilities.detach()) for each in self._attended.attentions]
-
-    @cached_property
-    def attention_gradients(self) -> Sequence[Sequence[Float[Tensor, "b heads n n"]]]:
-        """For each question d score / d attention probabilities of every block."""
-        found = [_full(self.backward.gradients[name]) for name, _ in self._attended.names]
-        return [[gradients[q] for gradients in found] for q in range(len(self.questions))]
-
-    @cached_property
-    def attention_gradients_by_depth(self) -> Sequence[Sequence[Float[Tensor, "b heads n n"]]]:
-        """For each question and block the gradient of the block's own score, that of the mean of its tokens."""
-        attended, last = self._attended, self._attended.last
-        layer = attended.names[-1][1]
-
-        def tail(tokens: Tensor, rows: Tensor) -> Tensor:
-            return self.replay.differentiable_tail(self.questions, layer, last.of_images(tokens), rows)
-
-        put_out = [
-            b.of_images(self.capture.activations[n]) for (_, n), b in zip(attended.names, attended.blocks, strict=True)
-        ]
-        pairs = [(n, b, a) for (a, n), b in zip(attended.names, attended.blocks, strict=True)]
-        found = gradients_by_depth(self.capture, pairs, mean_token_gradients(tail, put_out))
-        return [[_full(gradients[q]) for gradients in found] for q in range(len(self.questions))]
-
-    @property
-    def queries(self) -> Float[Tensor, "b heads n d"]:
-        """Queries of the last block."""
-        return self._of_last("queries")
-
-    @property
-    def keys(self) -> Float[Tensor, "b heads n d"]:
-        """Keys of the last block."""
-        return self._of_last("keys")
-
-    @property
-    def values(self) -> Float[Tensor, "b heads n d"]:
-        """Values of the last block."""
-        return self._of_last("values")
-
-    @cached_property
-    def head_gradients(self) -> Float[Tensor, "q b heads n d"]:
-        """d score / d what the last attention put out, probabilities @ values, before its heads are joined."""
-        self._of_last("output")
-        return _full(self.backward.gradients[HEADS])
-
-    @property
-    def token_map(self) -> Callable[[Tensor], Tensor]:
-        """From one number for each token `(b n)` to a map `(b *grid)` of the patches."""
-        return token_map(self.place.layout, self._attended.attentions[-1].probabilities.shape[-1])
-
-    @cached_property
-    def reading(self) -> Float[Tensor, "b n"]:
-        """How much of each token the score reads at the last block; rows sum to 1."""
-        attended = self._attended
-        gradients = self.backward.gradients[attended.names[-1][1]][0]
-        return _full(tokens_read(attended.last.of_images(gradients)))
-
-    @property
-    def _attended(self) -> Attended:
-        if self.attended is None:
-            raise MethodError("this pass was run without its attentions; ask for a method that needs them by name")
-        return self.attended
-
-    def _of_last(self, what: str) -> Tensor:
-        found = getattr(self._attended.attentions[-1], what)
-        if found is None:
-            raise MethodError(
-                f"the {what} of the last block's attention could not be seen, as its code has a form of its own; use "
-                "chefer or another method that needs only the probabilities"
-            )
-        return _full(found.detach())
-
     def _cells(self, capture: Capture) -> Float[Tensor, "b c *grid"]:
         raw = capture.activations[self.place.name]
-        return _full(self.place.layout.to_cells(raw if capture.differentiable else raw.detach()))
+        return full(self.place.layout.to_cells(raw if capture.differentiable else raw.detach()))
 
 
 def _hessian_product(score: Float[Tensor, " b"], raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -399,11 +338,6 @@ def _times(cotangents: Float[Tensor, "q b k"], weight: Float[Tensor, "k c"]) -> 
     if int(rows.count_nonzero()) * 8 > rows.numel():
         return cotangents @ weight
     return (rows.to_sparse() @ weight).unflatten(0, cotangents.shape[:2])  # of logits, one weight in a row is not zero
-
-
-def _full(x: Tensor) -> Tensor:
-    """At least float32: half-precision activations stay half in the capture, evidence and maps do not."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

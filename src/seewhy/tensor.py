@@ -89,6 +89,11 @@ def resize(map: Float[Tensor, "b *grid"], matrices: Sequence[Float[Tensor, "_ _"
     return map
 
 
+def full(x: Tensor) -> Tensor:
+    """At least float32: half-precision activations stay half in a capture, evidence and maps do not."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def chunked(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` that cover `range(count)` in order."""
     return (slice(start, min(start + size, count)) for start in range(0, count, max(size, 1)))
