@@ -1,0 +1,243 @@
+"""What the whole family costs: every method beside a plain forward pass, Ablation-CAM beside the peer's, and growth.
+
+The method of benchmarks/cost.py: one thread, CPU time, each case right after a plain `inference_mode` forward of the
+same batch, random order, medians of ratios. Results are appended to a file as they come.
+
+    python benchmarks/family.py methods --models efficientnet_b0,vit_b_16 --pairs 5 --out family.jsonl
+    python benchmarks/family.py ablation --out family.jsonl       # ours in full, pytorch-grad-cam's from 64 channels
+    python benchmarks/family.py inside --out family.jsonl         # Score-CAM: share of time inside the model, memory
+    python benchmarks/family.py growth --out family.jsonl         # batch, side, classes, layers
+    python benchmarks/family.py table --out family.jsonl          # Markdown
+    python benchmarks/family.py plot --out family.jsonl --png ../docs/growth.png
+"""
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+import seewhy
+from cost import EXACT_HEAP, _tokens, forward, images, in_child, interval, record, seconds
+from seewhy.model.replay import Replay
+from vision import build
+
+warnings.simplefilter("ignore", seewhy.MapWarning)
+SHORT: Mapping[str, Mapping[str, Any]] = {  # of what costs thousands of passes, a part; the table says how much
+    "score_cam": {"channels": 64},
+    "ss_cam": {"samples": 1},
+    "is_cam": {"samples": 1},
+    "rise": {"masks": 64},
+    "opti_cam": {"steps": 10},
+}
+SCALE = {"rise": 4000 / 64, "opti_cam": 10.0}
+LEFT_OUT = {"ss_cam", "is_cam"}  # Score-CAM times their samples
+CHANNELS = 64
+GROWTH = {
+    "batch": [1, 2, 4, 8],
+    "side": [128, 224, 320, 448],
+    "classes": [1, 10, 100, 1000],
+    "layers": [1, 2, 4, 8],
+}
+
+
+def ready(name: str) -> nn.Module:
+    model = build(name)
+    if name == "vit_b_16":
+        nn.init.normal_(model.get_submodule("heads.head").weight)  # it is zero as it comes
+    return model
+
+
+def ratios(model: nn.Module, x: Tensor, cases: Mapping[str, Callable[[], Any]], pairs: int) -> dict[str, list[float]]:
+    plain = partial(forward, model, x)
+    plain()
+    for case in cases.values():
+        case()  # finds the layers
+    found: dict[str, list[float]] = {case: [] for case in cases}
+    order = random.Random(0)
+    for _ in range(pairs):
+        for case in order.sample(list(cases), len(cases)):
+            base = seconds(plain)
+            found[case].append(seconds(cases[case]) / base)
+    return found
+
+
+def methods(name: str, pairs: int, out: Path) -> None:
+    model, x = ready(name), images(1)
+    for method, row in seewhy.METHODS.items():
+        if method in LEFT_OUT or (row.layers == "tokens" and name != "vit_b_16"):
+            continue
+        chosen = dict(SHORT.get(method, {}))
+        case = partial(seewhy.explain, model, x, 5, method, options=chosen)
+        try:
+            (values,) = ratios(model, x, {method: case}, 1 if chosen else pairs).values()
+        except seewhy.MethodError as error:
+            print(name, method, error)
+            continue
+        scale = SCALE.get(method, 1.0)
+        if method == "score_cam":
+            (layer,) = seewhy.explain(model, x, 5).raw
+            scale = _channels(model, layer, x) / 64
+        record(out, kind="method", model=name, case=method, ratios=[value * scale for value in values], scale=scale)
+        print(f"{name} {method}: {statistics.median(values) * scale:.2f}", flush=True)
+
+
+def _channels(model: nn.Module, layer: str, x: Tensor) -> int:
+    return next(c.shape[1 if c.layout.kind == "bc*" else -1] for c in seewhy.layers(model, x) if c.name == layer)
+
+
+def ablation(name: str, pairs: int, out: Path) -> None:
+    from pytorch_grad_cam import AblationCAM
+    from pytorch_grad_cam.ablation_layer import AblationLayer, AblationLayerVit
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, x = ready(name), images(1)
+    layer = next(c.name for c in seewhy.layers(model, x) if c.chosen)
+    channels = _channels(model, layer, x)
+    generic = nn.Sequential(model, nn.LogSoftmax(1))  # the same trunk, where the head is not linear
+    kind = AblationLayerVit if name == "vit_b_16" else AblationLayer
+
+    class Some(kind):  # the first channels only; the time of all is extrapolated
+        def activations_to_be_ablated(self, _activations: Any, _ratio: float = 1.0) -> Any:
+            self.indices = np.arange(CHANNELS, dtype=np.int32)
+            return self.indices
+
+    def theirs() -> Any:
+        shape = _tokens if name == "vit_b_16" else None
+        with AblationCAM(model, [model.get_submodule(layer)], reshape_transform=shape, ablation_layer=Some()) as cam:
+            return cam(input_tensor=x, targets=[ClassifierOutputTarget(5)])
+
+    ours = {
+        "ablation_cam": partial(seewhy.explain, model, x, 5, "ablation_cam"),
+        "ablation_cam, head not linear": partial(seewhy.explain, generic, x, 5, "ablation_cam"),
+    }
+    for case, values in ratios(model, x, ours, pairs).items():
+        record(out, kind="ablation", model=name, case=case, ratios=values, channels=channels)
+        print(f"{name} {case}: {statistics.median(values):.2f} for all {channels} channels", flush=True)
+    found = ratios(model, x, {"pytorch-grad-cam": theirs}, max(pairs // 3, 1))["pytorch-grad-cam"]
+    whole = [value * channels / CHANNELS for value in found]
+    record(out, kind="ablation", model=name, case="pytorch-grad-cam", ratios=whole, channels=channels)
+    print(f"{name} pytorch-grad-cam: {statistics.median(whole):.0f}, from {CHANNELS} of {channels}", flush=True)
+
+
+def inside(out: Path) -> None:
+    """Score-CAM on the embedded network and a photo: time inside the model, runs saved, memory beside its batch."""
+    loaded = seewhy.load()
+    spent: list[float] = []
+    runs: list[int] = []
+    own = Replay._run
+
+    def timed(self: Replay, inputs: Tensor, rows: Tensor) -> Any:
+        start = time.process_time()
+        result = own(self, inputs, rows)
+        spent.append(time.process_time() - start)
+        runs.append(len(rows))
+        return result
+
+    explain = partial(seewhy.explain, loaded, "skimage:chelsea", 285, "score_cam")
+    Replay._run = timed
+    whole = seconds(explain)
+    Replay._run = own
+    channels = _channels(loaded.module, seewhy.explain(loaded, "skimage:chelsea").layers[0], images(1))
+    record(out, kind="inside", share=sum(spent) / whole, runs=sum(runs), channels=channels)
+    print(f"inside the model {sum(spent) / whole:.3f}, {sum(runs)} runs for {channels} channels")
+    batch = partial(forward, loaded.module, images(32))
+    for case, run, warm in (
+        ("forward of 32", batch, partial(forward, loaded.module, images(1))),
+        ("score_cam, chunks of 32", explain, partial(seewhy.explain, loaded, "skimage:chelsea", 285)),
+    ):
+        peak, held = in_child(run, warm)
+        record(out, kind="inside memory", case=case, peak=peak, held=held)
+        print(f"{case}: peak {peak:.0f} MiB, held {held:.1f} MiB", flush=True)
+
+
+def growth(pairs: int, out: Path) -> None:
+    model = ready("resnet50")
+    names = [c.name for c in seewhy.layers(model, images(1)) if c.name.count(".") == 1 and c.name.startswith("layer")][
+        -8:
+    ]
+    for axis, steps in GROWTH.items():
+        for step in steps:
+            x = images(step if axis == "batch" else 1, step if axis == "side" else 224)
+            cases = {
+                method: partial(_grown, model, x, axis, step, names, method) for method in ("grad_cam", "layer_cam")
+            }
+            for method, values in ratios(model, x, cases, pairs).items():
+                record(out, kind="growth", axis=axis, step=step, case=method, ratios=values)
+                print(f"{axis} {step} {method}: {statistics.median(values):.3f}", flush=True)
+
+
+def _grown(model: nn.Module, x: Tensor, axis: str, step: int, names: list[str], method: str) -> Any:
+    if axis == "classes":
+        return seewhy.compare(model, x, list(range(step)), [method])
+    return seewhy.explain(model, x, 5, method, layer=names[-step:] if axis == "layers" else None)
+
+
+def table(out: Path) -> str:
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    lines = ["| model | method | ratio to a forward | 95 % interval | pairs |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row["kind"] in ("method", "ablation"):
+            low, high = interval(row["ratios"])
+            part = " (extrapolated)" if row.get("scale", 1) != 1 or row["case"] == "pytorch-grad-cam" else ""
+            span = f"{low:.2f} to {high:.2f}" if len(row["ratios"]) > 1 else ""
+            middle = statistics.median(row["ratios"])
+            lines.append(f"| {row['model']} | {row['case']}{part} | {middle:.2f} | {span} | {len(row['ratios'])} |")
+    return "\n".join(lines)
+
+
+def plot(out: Path, png: Path) -> None:
+    from matplotlib import pyplot
+
+    rows = [row for row in map(json.loads, out.read_text().splitlines()) if row["kind"] == "growth"]
+    figure, axes = pyplot.subplots(1, len(GROWTH), figsize=(14, 3.2), layout="constrained")
+    for axis, panel in zip(GROWTH, axes, strict=True):
+        for method in ("grad_cam", "layer_cam"):
+            points = [
+                (r["step"], statistics.median(r["ratios"])) for r in rows if (r["axis"], r["case"]) == (axis, method)
+            ]
+            panel.plot(*zip(*points, strict=True), marker="o", label=method)
+        panel.set(xlabel={"side": "side in pixels", "layers": "layers fused"}.get(axis, axis), xscale="log")
+        panel.set_xticks(GROWTH[axis], map(str, GROWTH[axis]))
+        panel.set_xticks([], minor=True)
+        panel.set_ylim(bottom=0)
+    axes[0].set_ylabel("ratio to one forward of the batch")
+    axes[0].legend(frameon=False)
+    figure.savefig(png, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["methods", "ablation", "inside", "growth", "table", "plot"])
+    parser.add_argument("--models", default="resnet50,vgg16,vit_b_16")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("family.jsonl"))
+    parser.add_argument("--png", type=Path, default=Path("growth.png"))
+    asked = parser.parse_args()
+    if asked.what == "inside" and not EXACT_HEAP.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **EXACT_HEAP})
+    if asked.what == "table":
+        print(table(asked.out))
+    elif asked.what == "plot":
+        plot(asked.out, asked.png)
+    elif asked.what == "growth":
+        growth(asked.pairs, asked.out)
+    elif asked.what == "inside":
+        inside(asked.out)
+    else:
+        for name in asked.models.split(","):
+            {"methods": methods, "ablation": ablation}[asked.what](name, asked.pairs, asked.out)
+
+
+if __name__ == "__main__":
+    main()
