@@ -491,3 +491,18 @@ def test_output_that_cannot_be_printed_is_told() -> None:
         done = subprocess.run([*SEEWHY, "methods"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == "seewhy: cannot print (No space left on device); send the output where there is room\n"
+
+
+def test_an_option_of_the_method(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    given = ["explain", "skimage:chelsea", "--method", "occlusion", "--out", str(tmp_path), "--json"]
+    assert main([*given, "--option", "patch=112", "--option", "stride=56"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["options"]["patch"] == 112
+    assert entry["options"]["stride"] == 56
+    for option, text in (
+        ("patch", "write NAME=VALUE"),
+        ("patch=big", "is 'big'; it takes int"),
+        ("x=1", "no option 'x'"),
+    ):
+        assert main([*given, "--option", option]) == 2
+        assert text in capsys.readouterr().err

@@ -117,3 +117,34 @@ def test_a_function_that_returns_no_map_is_told_what_one_is():
     assert "asks for 'acts', which is no fact; positional parameters of a method name facts: activations, activ" in str(
         told.value
     )
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "text"),
+    [
+        ("score_cam", {"channels": "x"}, "the option channels of score_cam is 'x'; it takes int | None"),
+        ("rise", {"masks": 2.5}, "the option masks of rise is 2.5; it takes int"),
+        ("grad_cam", {"rectify": 1}, "the option rectify of grad_cam is 1; it takes bool"),
+        ("rise", {"masks": True}, "the option masks of rise is True; it takes int"),
+    ],
+)
+def test_an_option_of_another_type_is_told(method, options, text):
+    with pytest.raises(MethodError) as told:
+        seewhy.explain(squashing(nn.Identity(), 4), torch.randn(2, 3, 9, 9), 0, method, options=options)
+    assert str(told.value) == text
+
+
+def test_options_of_several_methods_are_each_its_own():
+    model, images = squashing(nn.Identity(), 4), torch.randn(2, 3, 9, 9)
+    options = {"occlusion": {"patch": 3, "fill": 1}, "score_cam": {"channels": 2}}
+    found = seewhy.compare(model, images, [1], ["score_cam", "occlusion", "grad_cam"], options=options)
+    for method, each in zip(("score_cam", "occlusion", "grad_cam"), found, strict=True):
+        alone = seewhy.explain(model, images, 1, method, options=options.get(method))
+        torch.testing.assert_close(each.map, alone.map)
+        assert each.options == alone.options
+    with pytest.raises(MethodError) as told:
+        seewhy.compare(model, images, [1], ["grad_cam"], options={"rise": {}})
+    assert str(told.value) == "got options of 'rise', which is none of the methods; name them as in methods="

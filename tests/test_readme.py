@@ -21,7 +21,7 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def test_every_block_of_code_is_found() -> None:
-    assert len(BLOCKS) == README.count("```python") == 7
+    assert len(BLOCKS) == README.count("```python") == 8
 
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))

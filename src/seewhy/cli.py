@@ -71,6 +71,9 @@ def explain(
     topk: Annotated[int, typer.Option(min=1, help="Explain this many of the likeliest classes.")] = 1,
     align: Align = "measured",
     signed: Signed = False,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the method, such as channels=64.")
+    ] = None,
     boxes: Annotated[bool, typer.Option("--boxes", help="Draw the box of the heat above 15 % of its maximum.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -80,12 +83,15 @@ def explain(
     loaded = _loaded(model, weights, device)
     questions = [_target(target)] if target is not None else [Rank(rank) for rank in range(1, topk + 1)]
     layers = [None if layer is None else _listed(layer, "--layer")]
+    options = {method: dict(map(_option, option or []))}
     manifests: list[dict[str, Any]] = []
     failed, names, told = 0, set[str](), set[str]()
     for source in _with_progress(photos):
         try:
             photo = _distinct(seewhy.read(source), source, names)
-            answers = seewhy.compare(loaded, photo, questions, [method], layers, rectify=_rectify(signed), align=align)
+            answers = seewhy.compare(
+                loaded, photo, questions, [method], layers, options=options, rectify=_rectify(signed), align=align
+            )
         except (seewhy.ImageError, seewhy.ShapeError) as error:  # of this photo alone: the others go on
             failed += 1
             complain(error)
@@ -238,6 +244,17 @@ def _rectify(signed: bool) -> bool | None:
 def _read(manifest: Path) -> Any:
     """What was just saved: to compute it again would carry every map to its photo again."""
     return json.loads(manifest.read_text())
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """Name and value; a value is a number, true, false or null as JSON has them, or else a word."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise seewhy.MethodError(f"got --option {text!r}; write NAME=VALUE, such as channels=64")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
 
 
 def _conclude(failed: int, of: int) -> None:

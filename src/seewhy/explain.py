@@ -1,7 +1,7 @@
 """The two verbs: explain one question, compare several. One forward pass, shared evidence."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -87,6 +87,7 @@ def compare(
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,
@@ -106,6 +107,7 @@ def compare(
         layers: the layers; a sequence inside it is fused to one map.
         args: as in `explain`.
         kwargs: as in `explain`.
+        options: for methods, by their names as given in `methods`, their options.
         rectify: as in `explain`, for all methods.
         align: as in `explain`.
         layout: as in `explain`.
@@ -129,7 +131,11 @@ def compare(
     groups = [_group(each) for each in layers]
     manner = Manner(align, layout, _changes(ensemble), combine, _path(output))
     chosen = {} if rectify is None else {"rectify": rectify}
-    ways = [asked(method, chosen) for method in methods]
+    for name in options or {}:
+        if name not in methods:
+            raise MethodError(f"got options of {name!r}, which is none of the methods; name them as in methods=")
+    own = {method: (options or {}).get(method, {}) for method in methods if isinstance(method, str)}
+    ways = [asked(method, {**chosen, **own.get(cast(str, method), {})}) for method in methods]
     return Comparison(tuple(answer(ready, targets, ways, groups, manner)), (len(targets), len(ways), len(groups)))
 
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 OF_INPUT = {
     "inputs": "the images as the model takes them",
@@ -73,6 +73,15 @@ class Option:
 
     type: Any
     default: Any
+
+    def takes(self, value: Any) -> bool:
+        """Whether a value is of the option's type, as far as that is one of Python's own or a union of such."""
+        kinds = get_args(self.type) or (self.type,)
+        if inspect.Parameter.empty in kinds or not all(isinstance(kind, type) for kind in kinds):
+            return True
+        if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+            return True
+        return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
 @cache

@@ -63,9 +63,12 @@ def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Ask
     """
     row = find(method) if isinstance(method, str) else row_of(method)
     known = options(row.function)
-    for name in chosen:
+    for name, value in chosen.items():
         if name not in known:
             raise MethodError(f"{row.name} has no option {name!r}; its options are: {', '.join(known) or 'none'}")
+        if not known[name].takes(value):
+            kind = getattr(known[name].type, "__name__", str(known[name].type))
+            raise MethodError(f"the option {name} of {row.name} is {value!r}; it takes {kind}")
     for name in needs(row.function):
         if name not in FACTS:
             raise MethodError(
