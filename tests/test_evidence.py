@@ -1,5 +1,7 @@
 """Each fact against what it says it is: by autograd on the plain model, by differences, by a full pass."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -139,7 +141,19 @@ def test_gradients_by_a_rule_for_every_question_alike(rule):
         torch.testing.assert_close(one, other.map)
     plain = seen(["input_gradients"], net, target=0)["input_gradients"].sum(1)
     assert not torch.allclose(maps[0], plain)
-    assert any("2 of 3 activation functions rectified" in note for note in together[0].notes)
+    told = next(note for note in together[0].notes if note.startswith("2 of 3 activation functions rectified; left as"))
+    likeness = float(re.search(r"a map that correlates (-?[\d.]+) with it", told)[1])
+    assert -1 < likeness < 1
+
+
+def test_a_guided_map_says_how_little_it_depends_on_the_question():
+    head = nn.Linear(5, 3)
+    nn.init.constant_(head.weight, 0.5)  # all classes are the same
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).double()
+    notes = seewhy.explain(net, X, 1, "guided_backprop").notes
+    assert any(note.endswith("correlates 1.00 with it: it hardly depends on the question") for note in notes)
+    single = nn.Sequential(*net[:4], nn.Linear(5, 1)).double()
+    assert "1 of 1 activation functions rectified" in seewhy.explain(single, X, 0, "guided_backprop").notes
 
 
 def by_rule(rule):

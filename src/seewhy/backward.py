@@ -49,11 +49,15 @@ class Backward:
         """The scores' gradients `(q ...)` with respect to every captured layer, as the layer's tensor is laid out."""
         return self.toward(tuple(self.capture.activations))
 
-    def ruled(self, rule: str) -> tuple[Tensor, Rectified]:
-        """What comes back to the images `(q b c *s)` where every rectifier follows a rule; and which ones do."""
+    def ruled(self, rule: str) -> "Ruled":
+        """What comes back to the images where every rectifier follows a rule."""
         read = [follow(self.capture.output, self.told[0])] if self.told else self.answers
         with ruled(rule, read, self.capture.activations[INPUT]) as rectified:
-            return self.toward((INPUT,))[INPUT], rectified
+            gradients, mixture = self.toward((INPUT,))[INPUT], None
+            if read[0].ndim > 1 and read[0].shape[1] > 1:
+                drawn = torch.rand(read[0].shape, generator=torch.Generator().manual_seed(0)).to(read[0])
+                mixture = self.capture.gradients([(read[0], drawn[None])], (INPUT,))[INPUT][0]
+            return Ruled(gradients, mixture, rectified)
 
     def toward(self, layers: tuple[str, ...]) -> dict[str, Tensor]:
         """As `gradients`, with respect to these layers, computed anew."""
@@ -79,6 +83,33 @@ class Backward:
             for score in self.answers
         ]
         return torch.stack(alone)
+
+
+@dataclass(frozen=True)
+class Ruled:
+    """What came back to the images by a rule: for the questions, and for a random mixture of all outputs.
+
+    `mixture` is what a map would be that asked for nothing in particular; None where the questions do not tell where
+    the outputs are, or there is only one.
+    """
+
+    gradients: Float[Tensor, "q b c *s"]
+    mixture: Float[Tensor, "b c *s"] | None
+    rectified: Rectified
+
+    def __str__(self) -> str:
+        """For the notes: which rectifiers follow the rule, and how little the map depends on the question."""
+        if self.mixture is None:
+            return str(self.rectified)
+        own = self.gradients.detach().abs().amax(2).flatten(2)
+        other = self.mixture.detach().abs().amax(1).flatten(1)
+        own, other = own - own.mean(-1, keepdim=True), other - other.mean(-1, keepdim=True)
+        alike = float(torch.nn.functional.cosine_similarity(own, other[None], dim=-1).mean())
+        verdict = ": it hardly depends on the question" if alike > 0.9 else ""
+        return (
+            f"{self.rectified}; for a random mixture of all outputs the rule gives a map that correlates {alike:.2f} "
+            f"with it{verdict}"
+        )
 
 
 def _known_gradient(target: Target, output: Any, rows: Tensor) -> tuple[Path, Tensor] | None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seewhy.attending import Attending
-from seewhy.backward import Backward
+from seewhy.backward import Backward, Ruled
 from seewhy.facts import OF_TOKENS, PER_QUESTION, maps_the_image, needs
 from seewhy.model.biases import implicit_bias
 from seewhy.model.blocks import Attended
@@ -22,7 +22,6 @@ from seewhy.model.capture import INPUT, Capture, averaged
 from seewhy.model.locate import Place
 from seewhy.model.observe import outside_inference
 from seewhy.model.replay import Replay
-from seewhy.model.rules import Rectified
 from seewhy.model.scorer import Scorer
 from seewhy.tensor import full, resize, spatial_mean
 from seewhy.types import MethodError, Path, Target, follow
@@ -154,26 +153,26 @@ class Evidence:
     @cached_property
     def guided_gradients(self) -> Float[Tensor, "q b c *s"]:
         """What comes back to the images by the rule of guided backpropagation."""
-        return full(self._guided[0])
+        return full(self._guided.gradients)
 
     @cached_property
     def deconvnet_gradients(self) -> Float[Tensor, "q b c *s"]:
         """What comes back to the images by the rule of the deconvnet."""
-        return full(self._deconvnet[0])
+        return full(self._deconvnet.gradients)
 
     @cached_property
-    def _guided(self) -> tuple[Tensor, Rectified]:
+    def _guided(self) -> Ruled:
         return self.backward.ruled("guided")
 
     @cached_property
-    def _deconvnet(self) -> tuple[Tensor, Rectified]:
+    def _deconvnet(self) -> Ruled:
         return self.backward.ruled("deconvnet")
 
     @property
     def remarks(self) -> list[str]:
         """What is to be said of the facts that were asked for so far."""
         lent = [remark for scorer in vars(self).get("scorer", ()) for remark in scorer.remarks]
-        return [*(str(vars(self)[name][1]) for name in ("_guided", "_deconvnet") if name in vars(self)), *lent]
+        return [*(str(vars(self)[name]) for name in ("_guided", "_deconvnet") if name in vars(self)), *lent]
 
     @cached_property
     def scorer(self) -> Sequence[Scorer]:
