@@ -21,7 +21,9 @@ from torch import nn
 import seewhy
 from seewhy.cli import main
 from seewhy.data.frame import Frame
+from seewhy.delegates.listed import DELEGATES
 
+EVERY = [*seewhy.METHODS.values(), *DELEGATES.values()]
 LABELS = ("tabby, tabby cat", "dog", "fox", "dog bone")
 SMALL = f"--model={__name__}:small"
 
@@ -405,7 +407,7 @@ def test_methods_fit_the_terminal(
     assert max(map(len, out.splitlines())) <= max(columns, 105) <= 200
     assert columns > 120 or max(map(len, out.splitlines())) <= 120
     words = " ".join(out.split())
-    for method in seewhy.METHODS.values():
+    for method in EVERY:
         assert f"\n{method.name} " in out
         assert method.weakness in words
     assert main(["methods"]) == 0
@@ -415,8 +417,8 @@ def test_methods_fit_the_terminal(
 def test_methods_as_json_are_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "--json"]) == 0
     entries = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in entries] == list(seewhy.METHODS)
-    for entry, method in zip(entries, seewhy.METHODS.values(), strict=True):
+    assert [entry["name"] for entry in entries] == [method.name for method in EVERY]
+    for entry, method in zip(entries, EVERY, strict=True):
         assert entry["needs"] == list(seewhy.needs(method.function))
         assert (entry["class_specific"], entry["paper"]) == (method.class_specific, method.paper)
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 import seewhy
 from seewhy.console import complain, say, table
+from seewhy.delegates.listed import DELEGATES
 from seewhy.explanation import Explanation
 from seewhy.ranked import Rank
 from seewhy.registry import METHODS
@@ -182,23 +183,15 @@ def methods(
     as_json: AsJson = False,
 ) -> None:
     """List the methods: what each needs, whether it looks at the class, what it costs, and its paper."""
+    every = [*METHODS.values(), *DELEGATES.values()]
     if as_json:
         facts = ("name", "title", "class_specific", "signed", "cost", "paper", "weakness")
         say(
-            json_text(
-                [
-                    {fact: getattr(m, fact) for fact in facts} | {"needs": seewhy.needs(m.function)}
-                    for m in METHODS.values()
-                ]
-            )
+            json_text([{fact: getattr(m, fact) for fact in facts} | {"needs": seewhy.needs(m.function)} for m in every])
         )
         return
-    rows = [(m.name, m.family, "yes" if m.class_specific else "no", m.cost, m.paper) for m in METHODS.values()]
-    remarks = (
-        [f"needs {', '.join(seewhy.needs(m.function))}; weakness: {m.weakness}" for m in METHODS.values()]
-        if long
-        else []
-    )
+    rows = [(m.name, m.family, "yes" if m.class_specific else "no", m.cost, m.paper) for m in every]
+    remarks = [f"needs {', '.join(seewhy.needs(m.function))}; weakness: {m.weakness}" for m in every] if long else []
     table(("method", "family", "by class", "cost", "paper"), rows, remarks)
 
 

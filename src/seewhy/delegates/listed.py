@@ -44,7 +44,7 @@ _ROWS = (
         signed=True,
         passes="200 forwards, 200 back",
         library="captum",
-        weakness="depends on the references; of one reference it is integrated gradients with noise",
+        weakness="depends on the references; of a single one it is integrated gradients at random places",
     ),
     Method(
         pixels.deep_lift,
@@ -62,7 +62,7 @@ _ROWS = (
         2017,
         "Lundberg and Lee, NeurIPS 2017, arXiv:1705.07874",
         signed=True,
-        passes="4 forwards, 2 back for each reference",
+        passes="8 forwards, 4 back",
         library="captum",
         weakness="as DeepLIFT; and the references are the caller's to choose",
     ),
