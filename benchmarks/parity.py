@@ -22,8 +22,8 @@ from peers import SCENES, differ, lacking, missing
 
 HEAD = """# Beside other libraries
 
-The same model, images, layer, class and scale; printed by `benchmarks/parity.py`, asserted by `tests/test_parity.py` (extra `parity`).
-{versions}.
+The same model, images, layer, class and scale; printed by `benchmarks/parity.py`, asserted by `tests/test_parity.py`
+(the extra `parity`). {versions}.
 
 Maps are compared at the layer's resolution (of several layers, at the image's, with `align="tile"`), stretched from
 minimum to maximum as pytorch-grad-cam and torch-cam leave them; signed ones divided by their largest magnitude.
