@@ -237,3 +237,16 @@ def test_a_single_row_or_column_flows_after_one_photo(shape: tuple[int, int]) ->
     photo = Panel(grid[0][0].picture.image, ["photo", "image0"])
     legend = {"turbo": "heat, each map divided by its own maximum"}
     assert grid.figure().tobytes() == figure([photo, *(each[0].panel() for each in grid)], bars=legend).tobytes()
+
+
+def test_a_map_of_single_pixels_is_drawn_by_its_99th_percentile():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1296, 3))
+    photo = torch.rand(1, 3, 20, 20)
+    item = seewhy.explain(model, photo, 1, "saliency")[0]
+    ranked = item.map.flatten().sort().values
+    torch.testing.assert_close(item.heat(), (item.map / ranked[395]).clamp(max=1))  # 1 % of 400 are above it
+    assert item.legend()[0] == "inferno"
+    assert item.caption() == [item.caption()[0], "Saliency"]  # it looks at no layer
+    coarse = seewhy.explain(model, photo, 1, "full_grad")[0]
+    torch.testing.assert_close(coarse.heat(), coarse.map / coarse.map.max())

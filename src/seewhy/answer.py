@@ -132,6 +132,7 @@ def _explanation(
         signed=signed and len(maps.raw) == 1,
         units="relative" if len(maps.raw) > 1 or each.method.relative else "raw",
         asked_signed=each.signed,
+        of_pixels=each.method.of_pixels,
         notes=tuple(dict.fromkeys(told)),
         model=seen.subject.name,
         pictures=seen.subject.pictures,

@@ -37,6 +37,7 @@ class Explanation:
         units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum.
         verdict: whether the map may be believed; None: not checked.
         signed: whether the map may hold negative values.
+        of_pixels: whether the maps are of single pixels, of which a few outshine all others in a picture.
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
     """
 
@@ -57,6 +58,7 @@ class Explanation:
     units: str = "raw"
     verdict: str | None = None
     asked_signed: bool = False
+    of_pixels: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -91,6 +93,7 @@ class Explanation:
             picture=picture,
             name=picture.name if picture else f"image{index}",
             asked_signed=self.asked_signed,
+            of_pixels=self.of_pixels,
         )
 
     def figure(self, *, columns: int | None = None, signed: bool | None = None) -> Image.Image:

@@ -1,5 +1,6 @@
 """One image's explanation, and the photo that it is laid over."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,15 +18,15 @@ from seewhy.render.figure import Panel
 from seewhy.render.html import html_of
 from seewhy.render.overlay import Background, draw_boxes, overlay
 from seewhy.saving import file_name
-from seewhy.tensor import unit
 from seewhy.types import ShapeError
 from seewhy.wording import by, some
 
 LEGENDS = {
-    False: ("turbo", "heat, each map divided by its own maximum"),
-    True: ("coolwarm", "red speaks for it, blue against it; each map divided by its own largest absolute value"),
+    "heat": ("turbo", "heat, each map divided by its own maximum"),
+    "pixels": ("inferno", "strength of single pixels, each map divided by its own 99th percentile"),
+    "sign": ("coolwarm", "red speaks for it, blue against it; each map divided by its own largest absolute value"),
 }
-"""For maps without and with their sign: the colors of a panel, and what they mean."""
+"""For each kind of map the colors of a panel, and what they mean."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Item:
         probability: of the class that was asked for, where there is one.
         signed: whether the map may hold negative values.
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
+        of_pixels: whether the map is one of single pixels, of which a few outshine all others.
     """
 
     map: Float[Tensor, "*s"]
@@ -72,6 +74,7 @@ class Item:
     picture: Picture | None
     name: str
     asked_signed: bool = False
+    of_pixels: bool = False
 
     def on_photo(self) -> Float[Tensor, "H W"]:
         """The raw map at the photo's own pixels, aligned to the half pixel; zero where the model did not look."""
@@ -85,17 +88,27 @@ class Item:
         """Whether pictures show negative values: as wished; None: where the caller asked for the signed form."""
         return self.asked_signed and self.signed if signed is None else signed
 
+    def legend(self, signed: bool | None = None) -> tuple[str, str]:
+        """The colormap of its pictures, and what their colors mean."""
+        return LEGENDS["sign" if self.shows_sign(signed) else "pixels" if self.of_pixels else "heat"]
+
     def heat(self, *, signed: bool | None = None) -> Float[Tensor, "H W"]:
-        """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero."""
-        heat = self._photo_map
-        if not self.shows_sign(signed):
-            return unit(heat[None])[0]
-        return heat / heat.abs().amax().clamp_min(torch.finfo(heat.dtype).tiny)
+        """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero.
+
+        Divided by its maximum; a map of single pixels by its 99th percentile, and what is beyond cut off.
+        """
+        heat = self._photo_map if self.shows_sign(signed) else self._photo_map.relu()
+        strength = heat.abs().flatten()
+        most = strength.amax()
+        if self.of_pixels:
+            high = strength.kthvalue(max(1, math.ceil(0.99 * len(strength)))).values
+            most = high if high > 0 else most
+        return (heat / most.clamp_min(torch.finfo(heat.dtype).tiny)).clamp(-1, 1)
 
     def overlay(
         self,
         *,
-        colormap: str = "turbo",
+        colormap: str | None = None,
         opacity: float = 0.6,
         background: Background | None = None,
         signed: bool | None = None,
@@ -104,18 +117,19 @@ class Item:
         """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is.
 
         Args:
-            colormap: `turbo`, `inferno`, or `jet` for likeness with papers.
+            colormap: `turbo`, `inferno`, or `jet` for likeness with papers. None: inferno for a map of single pixels,
+                else turbo.
             opacity: of the greatest heat.
-            background: the `photo`, its `edges`, or the photo in `grey`. None: grey below signs, else the photo.
+            background: the `photo`, its `edges`, or the photo in `grey`. None: grey below signs and single pixels.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             boxes: drawn on top, such as `item.boxes(0.5)`.
         """
         heat = self.heat(signed=signed)
-        if self.shows_sign(signed):  # by sign, not by value: an all-positive map too
-            colormap, behind = LEGENDS[True][0], background or "grey"  # red on a red photo cannot be seen
-        else:
-            behind = background or "photo"
-        drawn = overlay(self._pictured().image, heat, colormap=colormap, opacity=opacity, background=behind)
+        own, _ = self.legend(signed)
+        # by sign, not by value: an all-positive map too; red on a red photo cannot be seen
+        chosen = own if self.shows_sign(signed) else colormap or own
+        behind = background or ("grey" if self.shows_sign(signed) or self.of_pixels else "photo")
+        drawn = overlay(self._pictured().image, heat, colormap=chosen, opacity=opacity, background=behind)
         return draw_boxes(drawn, [box.xyxy for box in boxes])
 
     def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
@@ -132,7 +146,8 @@ class Item:
     def caption(self, *, signed: bool | None = None) -> list[str]:
         """What a title says: the target with its probability, the method with its layer, and a map without heat."""
         percent = "" if self.probability is None else f"  {100 * self.probability:.1f} %"
-        lines = [f"{self.target}{percent}", f"{self.title} · {', '.join(self.layers)}"]
+        where = f" · {some(self.layers)}" if self.layers else ""
+        lines = [f"{self.target}{percent}", f"{self.title}{where}"]
         if not self.map.any():
             lines.append("no heat: the map is zero everywhere")
         elif not self.shows_sign(signed) and float(self.map.max()) <= 0:
@@ -192,7 +207,7 @@ class Item:
 
 def bars(items: Iterable[Item], signed: bool | None) -> dict[str, str]:
     """The color bars that a figure of these items needs: colormaps, each with what it means."""
-    return dict(LEGENDS[item.shows_sign(signed)] for item in items)
+    return dict(item.legend(signed) for item in items)
 
 
 def gist(methods: Iterable[str], targets: Iterable[str], layers: Iterable[Sequence[str]], size: Sequence[int]) -> str:

@@ -47,6 +47,11 @@ class Method:
         return self.library or self.function.__module__.rpartition(".")[2]
 
     @property
+    def of_pixels(self) -> bool:
+        """Whether its map is one of single pixels: gradients with respect to the image."""
+        return self.family == "pixel"
+
+    @property
     def class_specific(self) -> bool:
         """Whether the map depends on the question at all."""
         return bool(PER_QUESTION & set(needs(self.function)))
