@@ -308,6 +308,17 @@ def test_a_batch_is_a_loop_of_singles_at_any_rank(name, size):
 
 
 @needs_captum
+@pytest.mark.parametrize("name", ["captum:lime", "captum:kernel_shap", "captum:shapley_sampling", "captum:deep_lift"])
+def test_a_baseline_may_be_an_image_for_each(name):
+    model, x = net(), images()
+    starts = torch.stack([x[0] / 2, x[1] - 1])
+    together = explained(name, model, x, options={"baseline": starts}).map
+    singles = [explained(name, model, x[n : n + 1], options={"baseline": starts[n]}).map for n in range(2)]
+    torch.testing.assert_close(together, torch.cat(singles), rtol=1e-6, atol=1e-9)
+    assert not torch.allclose(together[1], explained(name, model, x, options={"baseline": starts[0]}).map[1])
+
+
+@needs_captum
 @pytest.mark.parametrize("name", [name for name in NAMES if "chunk" in facts.options(DELEGATES[name].function)])
 def test_the_chunk_changes_nothing(name):
     one, many = (explained(name, options={"chunk": chunk}).map for chunk in (1, 7))
