@@ -148,3 +148,72 @@ def test_options_of_several_methods_are_each_its_own():
     with pytest.raises(MethodError) as told:
         seewhy.compare(model, images, [1], ["grad_cam"], options={"rise": {}})
     assert str(told.value) == "got options of 'rise', which is none of the methods; name them as in methods="
+
+
+# Single values where several may stand
+
+
+def test_a_single_value_is_a_list_of_one():
+    model, images = squashing(nn.Identity(), 4), torch.randn(2, 3, 9, 9)
+    labels = ["cat", "dog", "cow", "hen"]
+    one = seewhy.compare(model, images, "cat", "hires_cam", "1", labels=labels)
+    assert [(each.target, each.method, each.layers) for each in one] == [(("cat", "cat"), "hires_cam", ("1",))]
+
+
+# What is said of a map
+
+
+def test_a_contrast_of_a_model_that_puts_out_probabilities_weighs_by_these():
+    model, images = squashing(nn.Softmax(1), 4), torch.randn(2, 3, 9, 9)
+    e = seewhy.explain(model, images, seewhy.Contrast(1, references=[0, 2], gamma=0.5))
+    p = model(images).detach()
+    weights = p[:, [0, 2]] / p[:, [0, 2]].sum(1, keepdim=True)
+    torch.testing.assert_close(e.scores, (weights * (p[:, [1]] - 0.5 * p[:, [0, 2]])).sum(1))
+    assert "the model puts out probabilities: what is asked of logits is asked of these" in e.notes
+    with pytest.raises(TargetError) as told:
+        seewhy.explain(model, images, seewhy.Contrast(1, references=[0, 1]))
+    assert str(told.value) == "got 'class 1' as a reference of itself; name other classes to contrast it with"
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [(seewhy.Probability(1), True), (seewhy.LogProbability(0), False), (seewhy.ReST(1), True), (seewhy.ReST(0), False)],
+)
+def test_saturation_is_said_only_where_the_gradient_vanishes(target, said):
+    class Sure(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            return self.conv(x).mean((2, 3)) + torch.tensor([0.0, 30.0])
+
+    notes = seewhy.explain(Sure(), torch.randn(2, 3, 9, 9), target, "hires_cam", "conv").notes
+    assert any("nearly sure" in note for note in notes) == said
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("saliency", {}), ("saliency", {"channels": "sum"}), ("input_x_gradient", {"channels": "max_abs"})],
+)
+def test_whether_a_map_is_signed_follows_its_options(method, options):
+    e = seewhy.explain(squashing(nn.Identity(), 4), torch.randn(2, 3, 9, 9), 0, method, options=options)
+    assert e.signed == bool((e.map < 0).any()) == (options == {"channels": "sum"})
+
+
+def test_the_spread_of_an_ensemble_has_no_sign():
+    model, images = squashing(nn.Identity(), 4), torch.randn(2, 3, 9, 9)
+    e = seewhy.explain(model, images, 0, "hires_cam", ensemble=seewhy.Flips(), combine="variance")
+    assert (e.signed, e.units) == (False, "squared")
+
+
+def test_full_grad_says_what_it_misses_and_remarks_stay_with_their_method():
+    plain = squashing(nn.Identity(), 4)
+    plain[1] = nn.ReLU()
+    images = torch.randn(2, 3, 9, 9)
+    assert not any("miss the score" in note for note in seewhy.explain(plain, images, 0, "full_grad").notes)
+    normed = nn.Sequential(plain[0], nn.GroupNorm(2, 4), *plain[1:])
+    nn.init.normal_(normed[1].bias)
+    found = seewhy.compare(normed, images, [0], ["full_grad", "guided_backprop", "saliency"])
+    assert [any("miss the score" in note for note in each.notes) for each in found] == [True, False, False]
+    assert [any("rectified" in note for note in each.notes) for each in found] == [False, True, False]

@@ -70,7 +70,8 @@ def far(actual: Tensor, wanted: Tensor, relative: float = 0.01) -> bool:
 
 def maps(facts: Facts, *names: str) -> dict[str, Tensor]:
     """Maps of the gradient methods, with their defaults."""
-    every = [name for name, row in METHODS.items() if needs(row.function) == ("activations", "gradients")]
+    asked = ("activations", "gradients")
+    every = [name for name, row in METHODS.items() if needs(row.function) == asked and not row.batchwise]
     return {name: METHODS[name].function(facts.activations, facts.gradients) for name in names or every}
 
 

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy import targets
-from seewhy.ensemble import Change, Undo, changed
+from seewhy.ensemble import Change, changed
 from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
 from seewhy.facts import needs
-from seewhy.maps import Asked, Maps, combined, maps_of
+from seewhy.maps import Asked, Maps, Members, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.ranked import Rank, Ranked
@@ -23,6 +23,7 @@ from seewhy.subject import Subject
 from seewhy.tensor import chunked
 from seewhy.types import MapWarning, Target, TargetError
 
+_OF_PROBABILITIES = "the model puts out probabilities: what is asked of logits is asked of these"
 _SATURATED = "the model is nearly sure, so the gradient of a probability nearly vanishes; a logit keeps it"
 
 
@@ -69,12 +70,12 @@ def _maps(
             of_ensemble.setdefault(seen.manner.ensemble or each.method.ensemble, []).append(n)
     found = {n: maps_of(clean[n], ways[n]) for n in of_ensemble.pop((), [])}
     for changes, numbers in of_ensemble.items():
-        members: dict[int, list[tuple[Maps, Undo]]] = {n: [] for n in numbers}
+        members = {n: Members(seen.manner.combine) for n in numbers}
         for inputs, undo in changed(seen.subject.inputs, changes):
             evidence = seen.of(inputs).evidence(asked_now)
             for n in numbers:
-                members[n].append((maps_of(evidence[n], ways[n]), undo))
-        found |= {n: combined(members[n], seen.manner.combine, ways[n].method.name) for n in numbers}
+                members[n].add(maps_of(evidence[n], ways[n]), undo)
+        found |= {n: members[n].result(ways[n].method.name) for n in numbers}
     return found
 
 
@@ -88,7 +89,7 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
             )
         target = targets.resolve(rank.of(seen.scores, question), question)
         if not isinstance(rank, Rank):
-            return target, []
+            return target, [_OF_PROBABILITIES] if question.squashed else []
         place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
         by = "probability, which the model puts out" if question.squashed else "logit"
         said = f"target: the class {place}, by its {by}"
@@ -96,8 +97,8 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
             said = "target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"
         return target, [said, *([_SATURATED] if seen.saturated else [])]
     target = targets.resolve(targets.parse(given, question.images), question)
-    certain = float(seen.probabilities.max()) > 0.999 and (question.squashed or targets.reads_probabilities(target))
-    return target, [_SATURATED] if certain else []
+    said = [_OF_PROBABILITIES] if question.squashed else []
+    return target, [*said, *([_SATURATED] if targets.saturates(target, seen.probabilities, question) else [])]
 
 
 def _explanation(
@@ -117,7 +118,7 @@ def _explanation(
     told = [*notes, *(note for place in places for note in place.notes)]
     told += [*_about_method(each, places, notes), *_about_ensemble(each, seen.manner), *maps.remarks]
     told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
-    signed = not each.options["rectify"] if "rectify" in each.options else each.method.signed
+    squared = seen.manner.combine != "mean" and bool(seen.manner.ensemble or each.method.ensemble)
     return Explanation(
         map=maps.resized[q],
         raw={name: values[q].clone() for name, values in maps.raw.items()},
@@ -129,8 +130,8 @@ def _explanation(
         title=each.method.title,
         options=each.options,
         placements={place.name: place.placement.kind for place in places},
-        signed=signed and len(maps.raw) == 1,
-        units="relative" if len(maps.raw) > 1 or each.method.relative else "raw",
+        signed=each.has_sign and len(maps.raw) == 1 and not squared,
+        units="relative" if len(maps.raw) > 1 or each.method.relative else "squared" if squared else "raw",
         asked_signed=each.signed,
         of_pixels=each.method.of_pixels,
         notes=tuple(dict.fromkeys(told)),
@@ -155,7 +156,7 @@ def _about_ensemble(each: Asked, manner: Manner) -> Iterator[str]:
 def _warned(text: str) -> str:
     """What makes a map meaningless is a note and a warning, never a picture drawn as if it were a finding."""
     level, frame = 1, inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("seewhy"):
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "seewhy":
         level, frame = level + 1, frame.f_back
     warnings.warn(text, MapWarning, stacklevel=level)  # at the user's own line
     return text

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -83,11 +84,10 @@ class Attending:
         return token_map(self.layout, self.attended.attentions[-1].probabilities.shape[-1])
 
     @cached_property
-    def reading(self) -> Float[Tensor, "b n"]:
-        """How much of each token the score reads at the last block; rows sum to 1."""
-        attended = self.attended
-        gradients = self.backward.gradients[attended.names[-1][1]][0]
-        return full(tokens_read(attended.last.of_images(gradients)))
+    def reading(self) -> Float[Tensor, "q b n"]:
+        """How much of each token each question's score reads at the last block; rows sum to 1."""
+        gradients = self.backward.gradients[self.attended.names[-1][1]]
+        return torch.stack([full(tokens_read(self.attended.last.of_images(each))) for each in gradients])
 
     def _of_last(self, what: str) -> Tensor:
         found = getattr(self.attended.attentions[-1], what)

@@ -183,6 +183,10 @@ def changed(
             yield copy, partial(_after, back, undo)
 
 
+COMBINATIONS = ("mean", "mean_squares", "variance")
+"""How the maps of an ensemble become one."""
+
+
 def combine(maps: Iterable[Float[Tensor, "b *s"]], how: str = "mean") -> Float[Tensor, "b *s"]:
     """One map out of those of an ensemble's members, taken one after the other and never held all at once.
 
@@ -204,24 +208,52 @@ def combine(maps: Iterable[Float[Tensor, "b *s"]], how: str = "mean") -> Float[T
     Reference:
         Smilkov et al., arXiv:1706.03825; Hooker et al., arXiv:1806.10758; Adebayo et al., arXiv:1810.03307.
     """
-    if how not in ("mean", "mean_squares", "variance"):
-        raise MethodError(f"no way {how!r} of combining; choose 'mean', 'mean_squares' or 'variance'")
-    members = iter(maps)
-    first = next(members, None)
-    if first is None:
-        raise ShapeError("got no maps to combine; an ensemble has at least one member")
-    mean, spread, count = first, torch.zeros_like(first), 1
-    for map in members:
-        if map.shape != mean.shape:
+    running = Running(how)
+    for map in maps:
+        running.add(map)
+    return running.result()
+
+
+class Running:
+    """The combination of maps that come one after the other, see `combine`; only what it needs of them is held.
+
+    Raises:
+        MethodError: An unknown `how`.
+    """
+
+    def __init__(self, how: str) -> None:
+        if how not in COMBINATIONS:
+            raise MethodError(f"no way {how!r} of combining; choose 'mean', 'mean_squares' or 'variance'")
+        self._how = how
+        self._count = 0
+        self._mean = self._spread = torch.zeros(())
+
+    def add(self, map: Float[Tensor, "b *s"]) -> None:
+        """One more member's map.
+
+        Raises:
+            ShapeError: It has another size than those before.
+        """
+        if self._count and map.shape != self._mean.shape:
             raise ShapeError(
-                f"got maps of shapes {tuple(mean.shape)} and {tuple(map.shape)}; an ensemble combines maps of one size"
+                f"got maps of shapes {tuple(self._mean.shape)} and {tuple(map.shape)}; an ensemble combines maps of "
+                "one size"
             )
-        count += 1
-        off = map - mean  # Welford's way keeps what hardly varies; the difference of two large squares loses it
-        mean = mean + off / count
-        spread = spread + off * (map - mean)
-    variance = spread / count
-    return {"mean": mean, "mean_squares": mean.square() + variance, "variance": variance}[how]
+        self._count += 1
+        off = map - self._mean  # Welford's way keeps what hardly varies; the difference of two large squares loses it
+        self._mean = self._mean + off / self._count
+        self._spread = self._spread + off * (map - self._mean)
+
+    def result(self) -> Float[Tensor, "b *s"]:
+        """The combination of all that were added.
+
+        Raises:
+            ShapeError: There were none.
+        """
+        if not self._count:
+            raise ShapeError("got no maps to combine; an ensemble has at least one member")
+        variance = self._spread / self._count
+        return {"mean": self._mean, "mean_squares": self._mean.square() + variance, "variance": variance}[self._how]
 
 
 def _as_it_is(map: Float[Tensor, "b *s"]) -> Float[Tensor, "b *s"]:

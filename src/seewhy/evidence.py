@@ -4,7 +4,7 @@ This is the one place where models and methods meet. A method names the facts it
 `call` looks them up here. The vocabulary (`facts`) is the properties of `Evidence`, and closed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -168,11 +168,29 @@ class Evidence:
     def _deconvnet(self) -> Ruled:
         return self.backward.ruled("deconvnet")
 
+    def remarks_on(self, facts: Iterable[str]) -> list[str]:
+        """What is to be said of these facts, when a method has used them."""
+        of = {
+            "guided_gradients": lambda: [str(self._guided)],
+            "deconvnet_gradients": lambda: [str(self._deconvnet)],
+            "bias_gradients": lambda: self._incomplete,
+            "scorer": lambda: [remark for scorer in self.scorer for remark in scorer.remarks],
+        }
+        return [remark for name in facts if name in of for remark in of[name]()]
+
     @property
-    def remarks(self) -> list[str]:
-        """What is to be said of the facts that were asked for so far."""
-        lent = [remark for scorer in vars(self).get("scorer", ()) for remark in scorer.remarks]
-        return [*(str(vars(self)[name]) for name in ("_guided", "_deconvnet") if name in vars(self)), *lent]
+    def _incomplete(self) -> list[str]:
+        """Whether input and biases account for the scores: what none of them adds (norms, attention) is missing."""
+        parts = (self.inputs * self.input_gradients).flatten(2).sum(-1)
+        for q, products in enumerate(self.bias_gradients):
+            parts[q] += torch.stack([product.flatten(1).sum(1) for product in products]).sum(0) if products else 0
+        missing = ((self.scores.detach() - parts).abs() / self.scores.detach().abs().clamp_min(1e-12)).max()
+        if not missing > 0.01:
+            return []
+        return [
+            f"pixels and biases miss the score by up to {float(missing):.0%} of it: what other parts of the model add "
+            "(norms that are no batch norm, attention, softplus) is on no map"
+        ]
 
     @cached_property
     def scorer(self) -> Sequence[Scorer]:

@@ -123,10 +123,12 @@ def compare(
     Raises:
         SeewhyError: as `explain`.
     """
+    targets = [targets] if not isinstance(targets, list | tuple) else targets
+    layers = [layers] if isinstance(layers, str | nn.Module) else layers
+    methods = [methods] if isinstance(methods, str) or callable(methods) else methods
     for what, given in (("targets", targets), ("methods", methods), ("layers", layers)):
         if len(given) == 0:
             raise MethodError(f"got no {what} to compare; give at least one")
-    methods = [methods] if isinstance(methods, str) else methods
     ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
     groups = [_group(each) for each in layers]
     manner = Manner(align, layout, _changes(ensemble), combine, _path(output))

@@ -34,7 +34,8 @@ class Explanation:
         options: the method's options, also those that were left at their defaults.
         placements: for each layer, where its cells look.
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
-        units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum.
+        units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum;
+            `squared`: the spread of an ensemble.
         verdict: whether the map may be believed; None: not checked.
         signed: whether the map may hold negative values.
         of_pixels: whether the maps are of single pixels, of which a few outshine all others in a picture.

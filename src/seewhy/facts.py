@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any, get_args
 
 OF_INPUT = {
@@ -57,7 +57,7 @@ FACTS = OF_INPUT | OF_LAYER | OF_LAYERS | OF_TOKENS
 
 PER_QUESTION = FACTS.keys() - {
     *("inputs", "activations", "activations_by_layer", "upsample", "upsample_by_layer"),
-    *("attentions", "queries", "keys", "values", "token_map", "reading"),
+    *("attentions", "queries", "keys", "values", "token_map"),
 }
 """The facts that there are one of for each question; a method sees those of one question at a time."""
 
@@ -84,27 +84,27 @@ class Option:
         return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
 
 
-@cache
+@lru_cache(256)  # bounded: functions of users are keys too
 def needs(function: Callable[..., Any]) -> tuple[str, ...]:
     """The facts a method needs: the names of its positional parameters."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
 
 
-@cache
+@lru_cache(256)
 def options(function: Callable[..., Any]) -> dict[str, Option]:
     """A method's options: its keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: Option(p.annotation, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-@cache
+@lru_cache(256)
 def looks_at_layers(function: Callable[..., Any]) -> bool:
     """Whether the method's map is one of a layer, or of several, at all."""
     return bool((OF_LAYER.keys() | OF_LAYERS.keys() | OF_TOKENS.keys()) & set(needs(function)))
 
 
-@cache
+@lru_cache(256)
 def maps_the_image(function: Callable[..., Any]) -> bool:
     """Whether the method's map has the size of the image, not that of the layer's grid."""
     return bool(_ON_IMAGE & set(needs(function))) or not looks_at_layers(function)

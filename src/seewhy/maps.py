@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.ensemble import Undo, combine, fuse
+from seewhy.ensemble import Running, Undo, fuse
 from seewhy.evidence import Evidence, call
 from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
 from seewhy.method import Method
@@ -27,6 +27,13 @@ class Asked:
     method: Method
     options: Mapping[str, Any]
     signed: bool = False
+
+    @property
+    def has_sign(self) -> bool:
+        """Whether its map may be negative, with these options."""
+        if "rectify" in self.options:
+            return not self.options["rectify"]
+        return self.options["channels"] == "sum" if "channels" in self.options else self.method.signed
 
     @property
     def together(self) -> bool:
@@ -92,15 +99,34 @@ def maps_of(evidence: Evidence, each: Asked) -> Maps:
     blank = _blanks(raw, sources, each.method.name)
     questions = range(len(next(iter(raw.values()))))
     resized = [_laid(raw, sources, each.method, q) for q in questions]
-    return Maps(raw, resized, blank, [remark for source in sources.values() for remark in source.remarks])
+    return Maps(
+        raw,
+        resized,
+        blank,
+        [remark for source in sources.values() for remark in source.remarks_on(needs(each.method.function))],
+    )
 
 
-def combined(members: Sequence[tuple[Maps, Undo]], how: str, method: str) -> Maps:
-    """The maps of an ensemble's members, brought back onto the images and made one."""
-    questions = range(len(members[0][0].resized))
-    resized = [combine((undo(maps.resized[q]) for maps, undo in members), how) for q in questions]
-    raw = {IMAGE: torch.stack(resized)}
-    return Maps(raw, resized, _blanks(raw, {}, method), members[0][0].remarks)
+class Members:
+    """The maps of an ensemble's members, brought back onto the images and made one as they come."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+        self._running: list[Running] = []
+        self._remarks: Sequence[str] = ()
+
+    def add(self, maps: Maps, undo: Undo) -> None:
+        """One more member's maps, with the way back."""
+        self._running = self._running or [Running(self._how) for _ in maps.resized]
+        self._remarks = maps.remarks
+        for running, map in zip(self._running, maps.resized, strict=True):
+            running.add(undo(map))
+
+    def result(self, method: str) -> Maps:
+        """The one map of each question."""
+        resized = [running.result() for running in self._running]
+        raw = {IMAGE: torch.stack(resized)}
+        return Maps(raw, resized, _blanks(raw, {}, method), self._remarks)
 
 
 def _laid(raw: Mapping[str, Tensor], sources: Mapping[str, Evidence], method: Method, q: int) -> Float[Tensor, "b *s"]:

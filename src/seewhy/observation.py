@@ -138,7 +138,7 @@ class Observation:
         if inputs.shape != self.subject.inputs.shape:
             run = Run(subject.module, inputs, subject.args, subject.kwargs, self.manner.output)
             named = [[place.name for place in group] for group in found.groups]
-            found = locate(run, named, self.manner.align)
+            found = locate(run, named, self.manner.align, self.manner.layout)
         shown, attended = _shown(subject, found, self.plan, self.manner)
         return replace(self, subject=subject, found=found, shown=shown, attended=attended)
 

@@ -81,7 +81,7 @@ class Contrast:
         own = self._own(scores, question)
         others = self._others(scores, own, question)
         if self.weighting == "softmax":
-            return Weighed(own, others, self.gamma, question.path)
+            return Weighed(own, others, self.gamma, question.path, question.squashed)
         fixed = [targets.resolve(Logit([row[place] for row in others]), question) for place in range(len(others[0]))]
         total: Any = targets.resolve(Logit(list(own)), question)
         for other in fixed:
@@ -102,6 +102,9 @@ class Contrast:
             named = [targets.class_of(targets.resolve(Logit(each), question), 0) for each in self.references]
             if not named:
                 raise TargetError("got no references to contrast with; name at least one class, or say how many")
+            if set(named) & set(own):
+                label = question.label(next(iter(set(own) & set(cast(list[int], named)))))
+                raise TargetError(f"got {label!r} as a reference of itself; name other classes to contrast it with")
             return (tuple(cast(list[int], named)),) * question.images
         if not 1 <= self.references < scores.shape[1]:
             raise TargetError(
@@ -115,19 +118,22 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The softmax form of `Contrast`, its classes fixed for each image."""
+    """The softmax form of `Contrast`, its classes fixed for each image; `squashed`: the scores are probabilities."""
 
     own: tuple[int, ...]
     others: tuple[tuple[int, ...], ...]
     gamma: float
     path: Path
+    squashed: bool = False
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """sum_d p_d (y_c - gamma y_d) / sum_d p_d for each row."""
         scores = follow(output, self.path)
         own = torch.tensor(self.own, device=rows.device)[rows][:, None]
         others = torch.tensor(self.others, device=rows.device)[rows]
-        weights = scores.gather(1, others).softmax(1)  # p_d / sum p_d: the other classes cancel
+        given = scores.gather(1, others)
+        # p_d / sum p_d: in a softmax the other classes cancel
+        weights = given / given.sum(1, keepdim=True) if self.squashed else given.softmax(1)
         return (weights * (scores.gather(1, own) - self.gamma * scores.gather(1, others))).sum(1)
 
     def told(self, question: Question, image: int) -> str:

@@ -190,7 +190,7 @@ _ROWS = (
         layers="pair",
         relative=True,
         ensemble=(Flips((-1,)), Scales((1.0, 2.0))),
-        passes="11 to 16 forwards",
+        passes="11 to 16 forwards, 4 back",
         weakness="ten times the cost of sharp for a little more",
     ),
     # changed images and activations
@@ -285,7 +285,7 @@ _ROWS = (
         signed=False,
         layers="tokens",
         passes="1 forward, 1 back",
-        weakness="the same map for every question: where a model looks, neither what for nor what the values hold",
+        weakness="the same map for all questions that read the same tokens: where a model looks, not what for",
     ),
     Method(
         methods.gradient_rollout,
@@ -312,6 +312,7 @@ _ROWS = (
         "Bousselham et al., 2024, arXiv:2404.03214",
         signed=False,
         layers="tokens",
+        passes="2 forwards, 3 back",
         weakness="sensitivity, not attention; early blocks answer through a head that was never trained on them",
     ),
     Method(
@@ -364,6 +365,7 @@ _ROWS = (
         2015,
         "Springenberg et al., ICLR 2015 workshop, arXiv:1412.6806",
         signed=False,
+        passes="1 forward, 2 back",
         weakness="looks like an edge detector: much the same for every class, and for random weights",
     ),
     Method(
@@ -372,6 +374,7 @@ _ROWS = (
         2014,
         "Zeiler and Fergus, ECCV 2014, arXiv:1311.2901",
         signed=False,
+        passes="1 forward, 2 back",
         weakness="looks like an edge detector: much the same for every class, and hardly dependent on the image",
     ),
     Method(
@@ -380,6 +383,7 @@ _ROWS = (
         2017,
         "Selvaraju et al., ICCV 2017, arXiv:1610.02391",
         signed=False,
+        passes="1 forward, 3 back",
         weakness="its fine detail is guided backpropagation's: edges, insensitive to the weights",
     ),
 )
@@ -396,7 +400,7 @@ def find(name: str) -> Method:
     """
     if name in METHODS:
         return METHODS[name]
-    if name.startswith("captum:"):
+    if name.lower().startswith("captum:"):
         return delegate(name)
     spellings = {_letters(spelling): row for row in METHODS.values() for spelling in (row.name, row.title)}
     if (row := spellings.get(_letters(name))) is not None:

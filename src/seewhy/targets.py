@@ -248,13 +248,22 @@ def class_of(target: Target, image: int) -> int | None:
     return cast(int, target.classes[image if len(target.classes) > 1 else 0])
 
 
-def reads_probabilities(target: Target) -> bool:
-    """Whether a probability, or its logarithm, is any part of the target."""
+def saturates(target: Target, probabilities: Float[Tensor, "b k"], question: Question) -> bool:
+    """Whether some part of the target hardly has a gradient, since the model is nearly sure.
+
+    A probability of any class, where one is near 1; the logarithm of one only where it is that of its own class.
+    """
     if isinstance(target, Sum):
-        return any(reads_probabilities(term) for _, term in target.terms)
+        return any(saturates(term, probabilities, question) for _, term in target.terms)
     if isinstance(target, Each):
-        return any(map(reads_probabilities, target.targets))
-    return isinstance(target, ClassScore) and target.kind != "logit"
+        return any(saturates(each, probabilities, question) for each in target.targets)
+    if not isinstance(target, ClassScore):
+        return False
+    if target.kind == "probability" or (question.squashed and target.kind == "logit"):
+        return float(probabilities.max()) > 0.999
+    own = [class_of(target, image) for image in range(question.images)]
+    sure = [float(p[c]) > 0.999 for p, c in zip(probabilities, own, strict=True) if c is not None]
+    return target.kind != "logit" and any(sure)
 
 
 def _one_each(listed: Sequence[Any], images: int) -> Target:

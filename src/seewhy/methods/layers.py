@@ -90,9 +90,16 @@ def winsor_cam(
     if not 0 <= percentile <= 100:
         raise MethodError(f"got percentile={percentile}; Winsor-CAM cuts at a percentile of 0..100")
     layers = _layers(activations_by_layer, gradients_by_layer, upsample_by_layer)
-    weights = _winsorized(torch.stack([g.flatten(1).mean(-1) for _, g, _ in layers]).relu(), percentile)
+    weights = _winsorized(torch.stack([_mean(g) for _, g, _ in layers]).relu(), percentile)
     cams = (upsample(_stretched(grad_cam(A, g), 1)) for A, g, upsample in layers)
     return reduce(torch.add, (torch.einsum("b,b...->b...", w, cam) for w, cam in zip(weights, cams, strict=True)))
+
+
+def _mean(gradients: Float[Tensor, "b _ ..."]) -> Float[Tensor, " b"]:
+    """The mean gradient; zero where it is rounding alone, as ahead of a layer norm, where it is zero in theory."""
+    flat = gradients.flatten(1)
+    mean, noise = flat.mean(-1), torch.finfo(flat.dtype).eps * flat.shape[1] ** 0.5 * flat.abs().mean(-1)
+    return mean.where(mean.abs() > noise, torch.zeros_like(mean))
 
 
 def full_grad(

@@ -6,6 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPriva
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
 from seewhy.model.capture import Spot
+from seewhy.model.graph import ACTIVATIONS, kind
 from seewhy.model.trace import Trace
 
 
@@ -15,7 +16,10 @@ def biased(trace: Trace) -> dict[str, Spot]:
         traced.name: traced.spot
         for outputs in trace.outputs.values()
         for traced in outputs
-        if traced.spot.rectifier is None and traced.edge is not None and traced.edge[0] in trace.positions
+        if traced.spot.rectifier is None
+        and traced.edge is not None
+        and traced.edge[0] in trace.positions
+        and kind(traced.edge[0]) not in ACTIVATIONS  # a norm that activates too puts out something else than it adds to
     }
     return {name: spot for name, spot in found.items() if implicit_bias(trace.modules[spot.module]) is not None}
 

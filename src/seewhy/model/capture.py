@@ -9,8 +9,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
+from seewhy.model.graph import saved
 from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.types import LayerError, ModelError
@@ -120,10 +122,18 @@ def averaged(pooled: Tensor, layer: Tensor) -> bool:
     Equal values would be no proof: a block that is still the identity passes them on, and the gradient differs.
     """
     node, first = pooled.grad_fn, torch.autograd.graph.get_gradient_edge(layer).node
-    while node is not None and node is not first and _AVERAGING.match(node.name()):
+    while node is not None and node is not first and _AVERAGING.match(node.name()) and not _overlaps(node):
         following = [before for before, _ in node.next_functions if before is not None]
         node = following[0] if len(following) == 1 else None
     return node is first
+
+
+def _overlaps(node: Node) -> bool:
+    """Whether an average pooling's windows overlap, leave gaps or look beyond the border: then it is no mean of all."""
+    if not node.name().startswith("AvgPool"):
+        return False
+    kernel, stride, padding = (list(saved(node, name)) for name in ("kernel_size", "stride", "padding"))
+    return any(padding) or (bool(stride) and stride != kernel)
 
 
 def capture(

@@ -13,6 +13,13 @@ Edge = tuple[Node, int]
 _WEIGHTED = re.compile(r"^(?!Upsample).*(Conv|[Mm]m|Linear|ScaledDotProduct|Attention|Rnn|Lstm|Gru)")
 
 
+ACTIVATIONS = {
+    *("Relu", "Hardtanh", "Clamp", "ClampMin", "LeakyRelu", "Elu", "Celu", "Selu", "PreluKernel"),
+    *("Silu", "Gelu", "Mish", "Softplus", "Hardswish"),
+}
+"""Kinds of nodes that are activation functions, applied to a tensor alone."""
+
+
 def kind(node: Node) -> str:
     """What a graph node differentiates: `Convolution`, `Relu`, `Cat`, ..."""
     return node.name().rpartition("::")[2].split("Backward")[0]

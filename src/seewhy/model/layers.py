@@ -18,6 +18,7 @@ from seewhy.model.trace import Trace, Traced
 from seewhy.types import LayerError
 
 T = TypeVar("T")
+_KEYS = 32  # of one model: sizes of images, kinds of further arguments
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Candidate:
 
 
 class Memory(Generic[T]):
-    """Remembers a value for each model and key for as long as the model lives."""
+    """Remembers a value for each model and key for as long as the model lives, of the last keys of each."""
 
     def __init__(self) -> None:
         self._values: WeakKeyDictionary[nn.Module, dict[Hashable, T]] = WeakKeyDictionary()
@@ -52,7 +53,11 @@ class Memory(Generic[T]):
     def put(self, model: nn.Module, key: Hashable, value: T) -> None:
         """Remember a value, in place of any earlier one."""
         with self._lock:
-            self._values.setdefault(model, {})[key] = value
+            kept = self._values.setdefault(model, {})
+            kept.pop(key, None)
+            kept[key] = value
+            while len(kept) > _KEYS:
+                del kept[next(iter(kept))]
 
 
 def candidates(trace: Trace) -> list[Candidate]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -186,6 +186,8 @@ def _spelled(value: Any) -> str:
     """What of a further argument may change which layers run: a tensor's shape, any other value as it is written."""
     if isinstance(value, Tensor):
         return f"{tuple(value.shape)} {value.dtype}"
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{key!r}: {_spelled(each)}' for key, each in cast(Mapping[Any, Any], value).items())})"
     return f"({', '.join(map(_spelled, value))})" if isinstance(value, tuple | list) else repr(value)
 
 

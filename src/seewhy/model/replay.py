@@ -29,7 +29,7 @@ class Replay:
         args: the model's further positional arguments; tensors with a row for each image follow the rows.
         kwargs: its keyword arguments, likewise.
         spots: where each named layer is.
-        chunk: how many rows are run at once; it changes the memory, never the scores.
+        chunk: how many rows are run at once at most, whatever a caller gives; it changes the memory, never the scores.
         edits: the model writes into its input, and is given a copy.
         gated: the model has `no_grad` blocks of its own.
     """
@@ -39,7 +39,7 @@ class Replay:
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     spots: Mapping[str, Spot]
-    chunk: int = 32
+    chunk: int = 256
     edits: bool = False
     gated: bool = False
 

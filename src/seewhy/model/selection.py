@@ -5,18 +5,13 @@ from dataclasses import replace
 from torch.autograd.graph import Node
 
 from seewhy.model.choice import Cells, Choice, choose, shares, spatial
-from seewhy.model.graph import kind, producers
+from seewhy.model.graph import ACTIVATIONS, kind, producers
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError, Selection
 from seewhy.wording import by
 
 COARSE = 10
 """A grid of fewer cells than that along an axis is coarse; on finer ones a second layer was measured to add nothing."""
-
-_RECTIFIED = {
-    *("Relu", "Hardtanh", "Clamp", "ClampMin", "LeakyRelu", "Elu", "Celu", "Selu", "PreluKernel"),
-    *("Silu", "Gelu", "Mish", "Softplus", "Hardswish"),
-}
 
 
 def select(trace: Trace, which: Selection) -> list[Choice]:
@@ -31,8 +26,16 @@ def select(trace: Trace, which: Selection) -> list[Choice]:
     if which == "convolutions":
         return _convolutions(trace)
     last = choose(trace)
-    finer = _finer(trace, last) if which == "pair" and min(last.grid) < COARSE else None
-    return [last] if finer is None else [finer, last]
+    if which == "last":
+        return [last]
+    if min(last.grid) >= COARSE:
+        return [replace(last, reason=f"{last.reason}; alone, since its grid is fine")]
+    finer = _finer(trace, last)
+    return (
+        [replace(last, reason=f"{last.reason}; alone, none of twice its grid was found")]
+        if finer is None
+        else [finer, last]
+    )
 
 
 def _finer(trace: Trace, last: Choice) -> Choice | None:
@@ -55,7 +58,7 @@ def _rectified(node: Node) -> bool:
     """Whether an activation function put the tensor out, or each part that it was joined of."""
     if kind(node) == "Cat":
         return all(_rectified(part) for part, _ in producers(node))
-    return kind(node) in _RECTIFIED
+    return kind(node) in ACTIVATIONS
 
 
 def _alive(trace: Trace, found: list[Cells]) -> list[Cells]:
