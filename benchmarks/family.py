@@ -210,6 +210,7 @@ def plot(out: Path, png: Path) -> None:
         panel.set(xlabel={"side": "side in pixels", "layers": "layers fused"}.get(axis, axis), xscale="log")
         panel.set_xticks(GROWTH[axis], map(str, GROWTH[axis]))
         panel.set_xticks([], minor=True)
+        panel.margins(y=0.15)
         panel.set_ylim(bottom=0)
     axes[0].set_ylabel("ratio to one forward of the batch")
     axes[0].legend(frameon=False)
