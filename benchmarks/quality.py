@@ -11,8 +11,8 @@ the tables of docs/quality.md and docs/quality-tables.md of it. One thread; need
     python benchmarks/quality.py variants FOLDER              # what else `sharp` could be
     python benchmarks/quality.py pictures FOLDER [NETWORK ...]
 
-Large activations make Linux map and clear fresh memory at every pass; with MALLOC_MMAP_MAX_=0,
-MALLOC_TRIM_THRESHOLD_=17179869184 and MALLOC_TOP_PAD_=536870912 set, the same takes less than half the time.
+Large activations make Linux map and clear fresh memory at every pass, half of the time; it does not with
+MALLOC_MMAP_THRESHOLD_=33554432 and MALLOC_TRIM_THRESHOLD_=536870912 set.
 """
 
 import json
@@ -37,7 +37,6 @@ from seewhy.metrics.localization import center_gaussian, edge_map, random_map
 
 torch.set_num_threads(1)
 FIRST = ("MobileNetV2", "EfficientNet-Lite0", "SqueezeNet 1.0", "Tiny Darknet")
-LITE = ("EfficientNet-Lite1", "EfficientNet-Lite2")
 # many passes for a map; options where the default would take thousands
 DEAR: dict[str, dict[str, Any]] = {
     "score_cam": {"channels": 128},
@@ -121,7 +120,7 @@ def main() -> None:
     warnings.simplefilter("ignore", seewhy.MapWarning)  # blank maps are counted
     path = Path(where)
     if action == "measure":
-        measure(path, names or [*FIRST, *LITE], ["beside", "measured", "tile", "dear:best"], 1, ("voc", "coco"))
+        measure(path, names or list(tables.NETWORKS), ["beside", "measured", "tile", "dear:best"], 1, ("voc", "coco"))
     elif action == "dear":
         for method in DEAR:
             measure(path, names or list(FIRST), [f"dear:{method}"], 3, ("voc",))
@@ -129,7 +128,7 @@ def main() -> None:
         approximation.measure(path, float(names[0]) if names else 25)
         print("\n".join(approximation.table(path)))
     elif action == "variants":
-        variants.report(path, [*FIRST, *LITE])
+        variants.report(path, tables.NETWORKS)
     elif action == "pictures":
         for picture in pictures(path, names or list(FIRST)):
             print(picture)

@@ -12,7 +12,10 @@ from seewhy.metrics.localization import THRESHOLDS
 BESIDE = ("center Gaussian", "edge map", "random")
 MEASURES = ("hit", "hit off center", "AUROC", "energy", "box IoU, oracle", "box IoU at 15 %")
 RANKED = ("hit", "hit off center", "AUROC", "box IoU, oracle", "box IoU at 15 %")
-COARSE = ("MobileNetV2", "EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2")
+NETWORKS = (
+    *("MobileNetV2", "EfficientNet-Lite0", "EfficientNet-Lite1", "EfficientNet-Lite2"),
+    *("SqueezeNet 1.0", "Tiny Darknet"),
+)
 
 Key = tuple[str, str]
 """A photo and a class of it."""
@@ -106,7 +109,7 @@ def aligned(found: dict[str, Maps]) -> list[str]:
 
 def everything(measured: list[dict]) -> None:
     """The long page: every method on every network."""
-    for network in dict.fromkeys(line["network"] for line in measured):
+    for network in _networks(measured):
         for source in ("voc", "coco"):
             found = grouped(measured, network, (source,))
             keys = list(found["center Gaussian"].rows)
@@ -116,6 +119,10 @@ def everything(measured: list[dict]) -> None:
             table((*MEASURES, "undefined", "pairs"), {title(name): _row(found[name]) for name in aligned(found)})
             if source == "voc":
                 differences(found)
+
+
+def _networks(measured: list[dict]) -> list[str]:
+    return [network for network in NETWORKS if any(line["network"] == network for line in measured)]
 
 
 def _row(maps: Maps) -> tuple[str, ...]:
@@ -138,7 +145,7 @@ def differences(found: dict[str, Maps]) -> None:
 
 def summary(measured: list[dict]) -> None:
     """The first page's tables."""
-    networks = list(dict.fromkeys(line["network"] for line in measured))
+    networks = _networks(measured)
     both = {network: grouped(measured, network, ("voc", "coco")) for network in networks}
     for sources in (("voc",), ("coco",), ("voc", "coco")):
         print(f"\n### sharp minus Grad-CAM as tiles: {' + '.join(sources)}")
@@ -148,11 +155,10 @@ def summary(measured: list[dict]) -> None:
         print(f"\n### {title(ours)} minus {title(theirs)}: voc + coco")
         rows = {n: tuple(difference(found[ours], found[theirs], m) for m in RANKED) for n, found in both.items()}
         table(RANKED, rows)
-    for measure in RANKED:
-        print(f"\n### {measure}: every method, voc")
-        found = {network: grouped(measured, network) for network in networks}
-        names = aligned({name: maps for each in found.values() for name, maps in each.items()})
-        table(networks, {title(name): tuple(_mean(found[n].get(name), measure) for n in networks) for name in names})
+    print("\n### hit / AUROC / box IoU at the oracle threshold: every method, voc")
+    found = {network: grouped(measured, network) for network in networks}
+    names = aligned({name: maps for each in found.values() for name, maps in each.items()})
+    table(networks, {title(name): tuple(_means(found[n], name) for n in networks) for name in names})
 
 
 def accepted(found: dict[str, dict[str, Maps]]) -> None:
@@ -167,5 +173,10 @@ def accepted(found: dict[str, dict[str, Maps]]) -> None:
     table(("hit", "difference", "AUROC", "difference", "box IoU, oracle", "box IoU at 15 %"), rows)
 
 
-def _mean(maps: Maps | None, measure: str) -> str:
-    return "" if maps is None else short(mean(maps.values(measure, list(maps.rows))))
+def _means(found: dict[str, Maps], name: str) -> str:
+    """Three figures; a star where they are of some of the pairs only."""
+    if name not in found:
+        return ""
+    maps = found[name]
+    figures = (short(mean(maps.values(measure, list(maps.rows)))) for measure in ("hit", "AUROC", "box IoU, oracle"))
+    return " / ".join(figures) + " *" * (len(maps.rows) < len(found["center Gaussian"].rows))
