@@ -124,10 +124,11 @@ def measure_time(name: str, batch: int, group: str, pairs: int, out: Path) -> No
     ratios: dict[str, list[float]] = {case: [] for case in cases}
     order = random.Random(0)
     for _ in range(pairs):
+        gc.collect()  # what the peers leave behind
+        plain()  # the collector has emptied the caches, which would flatter the explanation that comes second
         for case in order.sample(list(cases), len(cases)):
             base = seconds(plain)
             ratios[case].append(seconds(cases[case]) / base)
-            gc.collect()
     for case, values in ratios.items():
         record(out, kind="time", model=name, batch=batch, case=case, ratios=values)
         low, high = interval(values)

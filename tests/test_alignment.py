@@ -316,7 +316,18 @@ def test_axes_that_arithmetic_tells_apart_are_treated_apart():
     net = delta(2, 6, 4)
     leaf, output, edge = recorded(lambda x: net(F.pad(x, (0, 3))), (47, 44), channels=3)
     assert measured(edge, output.shape, leaf).shift((47, 44), (11, 11)) == pytest.approx((-1, 4.5), abs=1e-9)
-    assert place(edge, output.shape, leaf, (11, 11)).shift((47, 44), (11, 11)) == pytest.approx((-1, 4.5), abs=1e-9)
+    found = place(edge, output.shape, leaf, (11, 11))
+    assert found.shift((47, 44), (11, 11)) == pytest.approx((0, 4.5), abs=1e-9)  # nothing lopsided along the first
+
+
+def test_cells_of_another_distance_are_not_moved_where_nothing_is_lopsided():
+    # a margin of 6 that is never seen, on both sides; the pixel before each window's middle is copied
+    net = delta(2, 2, 4)
+    leaf, output, edge = recorded(lambda x: net(x[..., 6:-6, 6:-6]), (43, 43), channels=3)
+    passes = backward_passes(leaf)
+    found = place(edge, output.shape, leaf, (7, 7))
+    assert (found.kind, found.stride, found.offset) == ("analytic", (4, 4), (9, 9))
+    assert not passes
 
 
 def test_cells_lie_as_far_apart_as_the_net_strides_where_they_do_not_tile_the_input():

@@ -1,6 +1,9 @@
 """A model is the same before and after: every method, also when something raises, also from eight threads at once."""
 
+import gc
 import threading
+import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -114,9 +117,6 @@ def test_the_model_is_as_it_was_when_the_forward_raises():
 
 
 def test_nothing_is_held_after_the_call():
-    import gc
-    import weakref
-
     model = restless()
     explanation = seewhy.explain(model, images(), target=1, layer="b")
     gone = weakref.ref(model)
@@ -124,6 +124,38 @@ def test_nothing_is_held_after_the_call():
     gc.collect()
     assert gone() is None
     assert explanation.map.grad_fn is None
+
+
+def tensors_in_cycles(run):
+    """The tensors that a call leaves to the garbage collector, instead of giving them back at its end."""
+    gc.collect()
+    gc.disable()
+    try:
+        run()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        return [each for each in gc.garbage if isinstance(each, torch.Tensor)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+
+@pytest.mark.parametrize("method", [n for n, row in seewhy.METHODS.items() if n != "cam" and row.family != "attention"])
+@pytest.mark.filterwarnings("ignore::seewhy.MapWarning")
+def test_no_tensor_is_left_to_the_garbage_collector(method):
+    model = restless()
+    explain = partial(seewhy.explain, model, images(), target=1, method=method, layer=["a", "b"])
+    explain()  # finds the layers
+    assert tensors_in_cycles(explain) == []
+
+
+def test_tensors_in_cycles_are_seen():
+    def cyclic():
+        kept = {"tensor": torch.ones(3)}
+        kept["itself"] = kept
+
+    assert len(tensors_in_cycles(cyclic)) == 1
 
 
 def test_eight_threads_get_the_answers_of_one():

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from seewhy.attending import Attending
 from seewhy.backward import Backward, Ruled
 from seewhy.facts import OF_TOKENS, PER_QUESTION, maps_the_image, needs
+from seewhy.model.alignment import Placement
 from seewhy.model.biases import implicit_bias
 from seewhy.model.blocks import Attended
 from seewhy.model.capture import INPUT, Capture, averaged
@@ -105,10 +106,14 @@ class Evidence:
             raise MethodError("the attentions of this pass were not kept; name a method that asks for them")
         return Attending(self.backward, self.attended, self.place.layout, self.replay)
 
-    @cached_property
+    @property
     def alone(self) -> tuple["Evidence", ...]:
         """The facts about each of the layers by itself."""
-        return (self,) if len(self.places) < 2 else tuple(replace(self, places=(place,)) for place in self.places)
+        return (self,) if len(self.places) < 2 else self._each  # not kept: a cycle would hold the pass's tensors
+
+    @cached_property
+    def _each(self) -> tuple["Evidence", ...]:
+        return tuple(replace(self, places=(place,)) for place in self.places)
 
     # About the images
 
@@ -311,12 +316,7 @@ class Evidence:
     @property
     def upsample(self) -> Callable[[Tensor], Tensor]:
         """From maps `(m *grid)` at the layer's grid to maps `(m *s)` over the image, each cell where it looks."""
-        size, placement = tuple(self.inputs.shape[2:]), self.place.placement
-
-        def laid(map: Float[Tensor, "m *grid"]) -> Float[Tensor, "m *s"]:
-            return resize(map, placement.matrices(size, map.shape[1:], dtype=map.dtype, device=map.device))
-
-        return laid
+        return partial(_laid, size=tuple(self.inputs.shape[2:]), placement=self.place.placement)
 
     # About several layers
 
@@ -367,3 +367,7 @@ def _is_plain(linear: nn.Linear) -> bool:
     """Whether the module computes W x + b and nothing else: no subclass (cosine heads, adapters), nobody's hooks."""
     hooks = (vars(linear)[name] for name in ("_forward_hooks", "_forward_pre_hooks"))
     return type(linear) is nn.Linear and not any(hooks)
+
+
+def _laid(map: Float[Tensor, "m *grid"], size: Sequence[int], placement: Placement) -> Float[Tensor, "m *s"]:
+    return resize(map, placement.matrices(size, map.shape[1:], dtype=map.dtype, device=map.device))

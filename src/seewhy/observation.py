@@ -24,7 +24,7 @@ from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.subject import Subject
 from seewhy.targets import Question
-from seewhy.types import Path, ShapeError, Target, TargetError, follow
+from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError, follow
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 
@@ -111,7 +111,8 @@ class Observation:
         replay = Replay(
             *(subject.module, subject.inputs, subject.args, subject.kwargs, spots), edits=known.edits, gated=known.gated
         )
-        biased = {name: subject.module.get_submodule(spot.module) for name, spot in known.biased.items()}
+        kept = known.biased if self.plan.biases else {}
+        biased = {name: subject.module.get_submodule(spot.module) for name, spot in kept.items()}
         made: dict[tuple[Place, ...], Evidence] = {}
         for group in self.groups:
             if group not in made:
@@ -138,7 +139,14 @@ class Observation:
         if inputs.shape != self.subject.inputs.shape:
             run = Run(subject.module, inputs, subject.args, subject.kwargs, self.manner.output)
             named = [[place.name for place in group] for group in found.groups]
-            found = locate(run, named, self.manner.align, self.manner.layout)
+            try:
+                found = locate(run, named, self.manner.align, self.manner.layout)
+            except ModelError as error:
+                own, other = (" x ".join(map(str, x.shape[2:])) for x in (self.subject.inputs, inputs))
+                raise MethodError(
+                    f"the ensemble asks for images of {other} pixels beside {own}, which this model does not take; leave "
+                    "the scales out: ensemble=Flips(), or the method 'sharp' for 'best'"
+                ) from error
         shown, attended = _shown(subject, found, self.plan, self.manner)
         return replace(self, subject=subject, found=found, shown=shown, attended=attended)
 

@@ -128,27 +128,33 @@ def place(
     grid: Sequence[int],
     to_cells: Callable[[Tensor], Tensor] = lambda raw: raw,
 ) -> Placement:
-    """Where to lay the cells: as tiles, unless arithmetic raises the question and a gradient confirms it.
+    """Where to lay the cells: as far apart as the network strides, moved where arithmetic and a gradient both say so.
 
-    Arithmetic says how far apart the cells are, and whether one can be off its tile by a notable part of a cell; only
-    then the backward pass of `measured` is spent, which says where the middle of the grid looks. Axes that the
-    arithmetic cannot tell apart share one shift, which halves the variance. Tokens that attend to one another, and
-    whatever the arithmetic does not know, stay tiles. Args: as for `measured`; `grid` in cells.
+    Arithmetic says how far apart the cells are, and whether the middle of the grid can be off the middle of the picture
+    by a notable part of a cell; only then the backward pass of `measured` is spent, which says where it does look. Axes
+    that the arithmetic cannot tell apart share one shift, which halves the variance. Cells that are nowhere notably off
+    their tiles stay there, and so do tokens that attend to one another and whatever the arithmetic does not know.
+    Args: as for `measured`; `grid` in cells.
     """
     size = tuple(leaf.shape[2:])
     usual = tile(grid, size)
     reckoned = analytic(edge, leaf, grid)
-    if reckoned is None or not any(_off(reckoned, usual, grid)):
+    if reckoned is None:
         return usual
-    alike = list(zip(reckoned.stride, reckoned.shift(size, grid), strict=True))
-    shift = _pooled(measured(edge, shape, leaf, to_cells).shift(size, grid), alike)
-    found = _centered(grid, size, reckoned.stride, shift, "measured")
+    middle = reckoned.shift(size, grid)
+    raised = [abs(shift) > _notable(cell) for shift, cell in zip(middle, reckoned.stride, strict=True)]
+    shift = (0.0,) * len(grid)
+    if any(raised):
+        alike = list(zip(reckoned.stride, middle, strict=True))
+        pooled = _pooled(measured(edge, shape, leaf, to_cells).shift(size, grid), alike)
+        shift = tuple(found if is_raised else 0.0 for found, is_raised in zip(pooled, raised, strict=True))
+    found = _centered(grid, size, reckoned.stride, shift, "measured" if any(shift) else "analytic")
     moved = _off(found, usual, grid)
     offset, stride = (
         tuple(new if off else old for new, old, off in zip(*pair, moved, strict=True))
         for pair in ((found.offset, usual.offset), (found.stride, usual.stride))
     )
-    return Placement(offset, stride, "measured") if any(moved) else usual
+    return Placement(offset, stride, found.kind) if any(moved) else usual
 
 
 def probe(images: Float[Tensor, "b c *s"]) -> Float[Tensor, "1 c *s"]:
@@ -178,7 +184,7 @@ def _centered(
     size: Sequence[int],
     stride: Sequence[float],
     shift: Sequence[float],
-    kind: Literal["tile", "measured"],
+    kind: Literal["tile", "analytic", "measured"],
 ) -> Placement:
     """Cells of this stride whose middle looks `shift` pixels off the middle of the input."""
     axes = zip(grid, size, stride, shift, strict=True)
@@ -186,11 +192,16 @@ def _centered(
     return Placement(offset, tuple(stride), kind)
 
 
+def _notable(cell: float) -> float:
+    """From how many pixels on a cell of that length counts as off its place."""
+    return max(NOTABLE * cell, 1.0)
+
+
 def _off(found: Placement, usual: Placement, grid: Sequence[int]) -> list[bool]:
     """For each axis whether an outermost cell is a notable part of a tile, and over a pixel, away from its tile."""
     axes = zip(found.offset, found.stride, usual.offset, usual.stride, grid, strict=True)
     return [
-        max(abs(at - tile_at), abs(at - tile_at + (step - tile_step) * (cells - 1))) > max(NOTABLE * tile_step, 1)
+        max(abs(at - tile_at), abs(at - tile_at + (step - tile_step) * (cells - 1))) > _notable(tile_step)
         for at, step, tile_at, tile_step, cells in axes
     ]
 

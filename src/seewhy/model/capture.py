@@ -206,6 +206,26 @@ class _Open(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+Awaited = dict[int, tuple[str, Spot, Tensor]]
+"""Outputs whose rectified form is wanted, by their ids; they are held, so that the ids stay theirs."""
+
+
+class _Rectifiers(TorchFunctionMode):
+    """Sees the rectifiers that are called as functions, and keeps what the awaited one returns."""
+
+    def __init__(self, awaited: Awaited, keep: Callable[[str, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._awaited, self._keep = awaited, keep
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name, spot, _ = self._awaited.get(id(args[0]), (None, None, None)) if args else (None, None, None)
+        if name is None or spot is None or func.__name__.strip("_") != spot.rectifier:
+            return result
+        del self._awaited[id(args[0])]
+        return self._keep(name, result)
+
+
 @contextmanager
 def rerouted(
     model: nn.Module, spots: Mapping[str, Spot], keep: Callable[[str, Tensor], Tensor]
@@ -214,9 +234,7 @@ def rerouted(
     modules = {spot.module: model.get_submodule(spot.module) for spot in spots.values()}
     # of one output, itself comes before what it is rectified to
     ordered = sorted(spots.items(), key=lambda named: named[1].rectifier is not None)
-    awaited: dict[
-        int, tuple[str, Spot, Tensor]
-    ] = {}  # outputs whose rectified form is wanted; held, so ids stay theirs
+    awaited: Awaited = {}
 
     def see(module: str, call: int, output: Any) -> Any:
         for name, spot in ordered:
@@ -229,20 +247,9 @@ def rerouted(
                 output = _replaced(output, spot.index, keep(name, tensor))
         return output
 
-    class Rectifiers(TorchFunctionMode):
-        """Sees the rectifiers that are called as functions, and keeps what the awaited one returns."""
-
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            name, spot, _ = awaited.get(id(args[0]), (None, None, None)) if args else (None, None, None)
-            if name is None or spot is None or func.__name__.strip("_") != spot.rectifier:
-                return result
-            del awaited[id(args[0])]
-            return keep(name, result)
-
     with watched(modules, see) as calls:
         if any(spot.rectifier for spot in spots.values()):
-            with Rectifiers():
+            with _Rectifiers(awaited, keep):
                 yield calls
         else:
             yield calls

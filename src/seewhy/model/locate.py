@@ -19,7 +19,7 @@ from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.selection import select
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError, MethodError, ModelError, Path, Selection
+from seewhy.types import LayerError, MethodError, ModelError, Path, SeewhyError, Selection
 
 LayerName = str | nn.Module
 
@@ -103,9 +103,9 @@ class Run:
         """One recorded forward pass on noise: what is found does not depend on which photo came first."""
         try:
             return Trace.of(self.model, *self.probe(), self._scores)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, SeewhyError):
             raise
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # what models refuse images with
             raise ModelError(
                 f"the model does not run on images of shape {tuple(self.inputs.shape)} and type "
                 f"{str(self.inputs.dtype).removeprefix('torch.')} ({str(error).splitlines()[0]}); give the batch as it "
