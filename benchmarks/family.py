@@ -28,7 +28,7 @@ import numpy as np
 from torch import Tensor, nn
 
 import seewhy
-from cost import EXACT_HEAP, _tokens, forward, images, in_child, interval, record, seconds
+from cost import EXACT_HEAP, _tokens, forward, images, in_child, record, seconds
 from seewhy.model.replay import Replay
 from vision import build
 
@@ -187,15 +187,50 @@ def _grown(model: nn.Module, x: Tensor, axis: str, step: int, names: list[str], 
 
 
 def table(out: Path) -> str:
+    """The tables of docs/cost.md; where a case was measured again, its last line counts."""
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    lines = ["| model | method | ratio to a forward | 95 % interval | pairs |", "|---|---|---|---|---|"]
-    for row in rows:
-        if row["kind"] in ("method", "ablation"):
-            low, high = interval(row["ratios"])
-            part = " (extrapolated)" if row.get("scale", 1) != 1 or row["case"] == "pytorch-grad-cam" else ""
-            span = f"{low:.2f} to {high:.2f}" if len(row["ratios"]) > 1 else ""
-            middle = statistics.median(row["ratios"])
-            lines.append(f"| {row['model']} | {row['case']}{part} | {middle:.2f} | {span} | {len(row['ratios'])} |")
+    middle = {
+        (row["kind"], row.get("model", row.get("axis")), row["case"], row.get("step")): (
+            statistics.median(row["ratios"]),
+            row.get("scale", 1) != 1,
+        )
+        for row in rows
+        if "ratios" in row
+    }
+    return "\n\n".join([_ablations(middle), _all_methods(middle), _growths(middle)])
+
+
+def _ablations(middle: Mapping[tuple[Any, ...], tuple[float, bool]]) -> str:
+    lines = ["| model | seewhy | seewhy, head not linear | pytorch-grad-cam | cheaper by |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(model for kind, model, *_ in middle if kind == "ablation"):
+        cases = ("ablation_cam", "ablation_cam, head not linear", "pytorch-grad-cam")
+        own, other, peer = (middle["ablation", name, case, None][0] for case in cases)
+        lines.append(f"| {name} | {own:.2f} | {other:.1f} | {peer:.0f} | {peer / own:.0f} ({peer / other:.0f}) |")
+    return "\n".join(lines)
+
+
+def _all_methods(middle: Mapping[tuple[Any, ...], tuple[float, bool]]) -> str:
+    found = {(case, model): cost for (kind, model, case, _), cost in middle.items() if kind == "method"}
+    names = list(dict.fromkeys(model for _, model in found))
+    lines = [f"| method | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for case in seewhy.METHODS:
+        if any((case, model) in found for model in names):
+            cells = [_spelled(*found[case, model]) if (case, model) in found else "" for model in names]
+            lines.append(f"| {case} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spelled(cost: float, extrapolated: bool) -> str:
+    return f"{cost:.2f}" if cost < DEAR else f"{cost:.0f}{' *' * extrapolated}"
+
+
+def _growths(middle: Mapping[tuple[Any, ...], tuple[float, bool]]) -> str:
+    lines = ["| against | method | ratio at each step |", "|---|---|---|"]
+    series: dict[tuple[str, str], list[str]] = {}
+    for (kind, axis, case, step), (cost, _) in middle.items():
+        if kind == "growth":
+            series.setdefault((axis, case), []).append(f"{step}: {cost:.2f}")
+    lines += [f"| {axis} | {case} | {', '.join(steps)} |" for (axis, case), steps in series.items()]
     return "\n".join(lines)
 
 

@@ -251,7 +251,15 @@ def start(data: Matrix, concepts: int) -> tuple[Matrix, Matrix]:
     return [list(row) for row in zip(*columns, strict=True)], rows
 
 
-def dff(data: Matrix, gradients: list[Channels], *, concepts: int, iterations: int, rectify: bool) -> list[Map]:
+def dff(
+    data: Matrix,
+    gradients: list[Channels],
+    *,
+    concepts: int,
+    iterations: int,
+    rectify: bool,
+    concept: int | None = None,
+) -> list[Map]:
     """The maps of all images: concepts are shared by them."""
     maps, directions = factorize(data, concepts, iterations)
     places = len(gradients[0][0])
@@ -259,6 +267,6 @@ def dff(data: Matrix, gradients: list[Channels], *, concepts: int, iterations: i
     for b, g in enumerate(gradients):
         relevance = [sum(mean(g[k]) * direction[k] for k in range(len(g))) for direction in directions]
         rows = maps[b * places : (b + 1) * places]
-        found = [sum(relevance[r] * row[r] for r in range(concepts)) for row in rows]
+        found = [sum(relevance[r] * row[r] for r in range(concepts) if concept in (None, r)) for row in rows]
         result.append([positive(value) for value in found] if rectify else found)
     return result

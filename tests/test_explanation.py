@@ -250,3 +250,38 @@ def test_a_map_of_single_pixels_is_drawn_by_its_99th_percentile():
     assert item.caption() == [item.caption()[0], "Saliency"]  # it looks at no layer
     coarse = seewhy.explain(model, photo, 1, "full_grad")[0]
     torch.testing.assert_close(coarse.heat(), coarse.map / coarse.map.max())
+
+
+def complete() -> nn.Module:
+    """A network of the kind whose FullGrad parts sum to the score, and whose score bends at rectifiers."""
+    torch.manual_seed(4)
+    parts = (nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*parts, nn.Linear(6, 4)).double().eval()
+
+
+def test_methods_that_should_be_complete_tell_by_how_much_they_are_not() -> None:
+    model, x = complete(), torch.randn(2, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    full = seewhy.explain(model, x, [1, 2], "full_grad")
+    assert full.residual is not None
+    assert full.residual.abs().max() < 1e-12
+    found = seewhy.explain(model, x, [1, 2], "integrated_gradients", options={"steps": 3})
+    difference = model(x)[[0, 1], [1, 2]] - model(torch.zeros_like(x))[[0, 1], [1, 2]]
+    assert found.residual is not None
+    torch.testing.assert_close(found.residual, found.map.sum((1, 2)) - difference.detach())
+    assert found.residual.abs().min() > 1e-6
+    assert found.to_dict()["residual"] == found.residual.tolist()
+    finer = seewhy.explain(model, x, [1, 2], "integrated_gradients", options={"steps": 300})
+    assert finer.residual is not None
+    assert finer.residual.abs().max() < found.residual.abs().max() / 10
+    absolute = seewhy.explain(model, x, 1, "integrated_gradients", options={"steps": 3, "channels": "sum_abs"})
+    assert absolute.residual is None
+    assert seewhy.explain(model, x, 1).residual is None
+
+
+def test_what_parts_miss_of_the_score_is_a_note() -> None:
+    # with the last bias doubled by a layer norm's, which is no bias of the kinds that FullGrad takes
+    model = nn.Sequential(*complete(), nn.LayerNorm(4, dtype=torch.float64)).eval()
+    nn.init.constant_(model[-1].bias, 5.0)
+    x = torch.randn(1, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (note,) = [note for note in seewhy.explain(model, x, 1, "full_grad").notes if "complete" in note]
+    assert "FullGrad is not complete here: its parts miss what they should sum to by" in note

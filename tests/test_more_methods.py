@@ -149,6 +149,7 @@ CASES: dict[Callable[..., Tensor], list[dict[str, Any]]] = {
     dff: [
         {"concepts": 2, "iterations": 3},
         {"concepts": 4, "iterations": 20, "rectify": False},
+        {"concepts": 2, "iterations": 3, "rectify": False, "concept": 1},
     ],
 }
 VARIANTS = [
@@ -601,6 +602,18 @@ def test_dff_of_an_exact_factorization_is_grad_cam_and_relevance_shares_out_the_
     close(shares.sum(1), (weights * spatial_mean(A)).sum(1))
 
 
+def test_the_concepts_of_dff_share_out_its_map() -> None:
+    facts = world()
+    A, gradients = facts.activations, facts.gradients
+    each = [dff(A, gradients, concepts=3, concept=r, rectify=False) for r in range(3)]
+    close(torch.stack(each).sum(0), dff(A, gradients, concepts=3, rectify=False))
+    maps, directions = factorize(A, 3)
+    weights = relevance(directions, spatial_mean(gradients))
+    for r in range(3):
+        close(each[r], weights[:, r, None, None] * maps[r])
+        close(dff(A, gradients, concepts=3, concept=r), each[r].relu())
+
+
 # Errors
 
 
@@ -616,6 +629,7 @@ def test_dff_of_an_exact_factorization_is_grad_cam_and_relevance_shares_out_the_
         (expected_grad_cam, {"samples": -1}, "got samples=-1; an average takes at least 1 changed copy of each image"),
         (expected_grad_cam, {"spread": -0.2}, "got a standard deviation of -0.2; choose 0 or more"),
         (dff, {"concepts": 0}, "got concepts=0; a batch of 60 places and 6 channels has 1 to 6"),
+        (dff, {"concept": 5}, "got concept=5 of 5; give one from 0 to 4, or None for all"),
         (dff, {"concepts": 7}, "got concepts=7; a batch of 60 places and 6 channels has 1 to 6"),
     ],
 )

@@ -36,6 +36,8 @@ class Explanation:
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
         units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum;
             `squared`: the spread of an ensemble.
+        residual: by how much the parts of a method whose parts should sum to the score (integrated gradients, FullGrad)
+            do not, for each image, in units of the score; None: nothing of the kind is promised.
         verdict: whether the map may be believed; None: not checked.
         signed: whether the map may hold negative values.
         of_pixels: whether the maps are of single pixels, of which a few outshine all others in a picture.
@@ -60,6 +62,7 @@ class Explanation:
     verdict: str | None = None
     asked_signed: bool = False
     of_pixels: bool = False
+    residual: Float[Tensor, " b"] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -125,6 +128,7 @@ class Explanation:
             "signed": self.signed,
             "notes": list(self.notes),
             "verdict": self.verdict,
+            **({} if self.residual is None else {"residual": self.residual.tolist()}),
             "images": list(images),
         }
 

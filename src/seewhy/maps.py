@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.ensemble import Running, Undo, fuse
-from seewhy.evidence import Evidence, call
+from seewhy.evidence import Evidence, arguments, call
 from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
 from seewhy.method import Method
 from seewhy.model.locate import Auto, LayerName
 from seewhy.registry import find, row_of
-from seewhy.types import MethodError, ShapeError
+from seewhy.types import MethodError, Scores, ShapeError
 
 IMAGE = "image"
 """What the raw map of a method is called whose maps are of the image, not of a layer."""
@@ -36,6 +36,12 @@ class Asked:
         return self.options["channels"] == "sum" if "channels" in self.options else self.method.signed
 
     @property
+    def needed(self) -> set[str]:
+        """The facts that its map, and what is told of it, are made of."""
+        functions = (self.method.function, *((self.method.residual,) if self.method.residual else ()))
+        return {name for function in functions for name in needs(function)} - {"map"}
+
+    @property
     def together(self) -> bool:
         """Whether there is one map of all layers of a group, or of none, rather than one of each."""
         return bool(OF_LAYERS.keys() & set(needs(self.method.function))) or not looks_at_layers(self.method.function)
@@ -53,13 +59,15 @@ class Asked:
 class Maps:
     """One method's maps of one group of layers for some questions (one, if it is the same for all).
 
-    `blank[q][image]` says in words what makes that map meaningless, layer by layer; `remarks` is about its facts.
+    `blank[q][image]` says in words what makes that map meaningless, layer by layer; `remarks` is about its facts;
+    `residual`, for each question, by how much the parts of a complete method miss the score.
     """
 
     raw: Mapping[str, Float[Tensor, "q b *_"]]
     resized: Sequence[Float[Tensor, "b *s"]]
     blank: Sequence[Sequence[Sequence[str]]]
     remarks: Sequence[str] = ()
+    residual: Sequence[Scores] = ()
 
 
 def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Asked:
@@ -104,7 +112,19 @@ def maps_of(evidence: Evidence, each: Asked) -> Maps:
         resized,
         blank,
         [remark for source in sources.values() for remark in source.remarks_on(needs(each.method.function))],
+        _residual(each, evidence, resized),
     )
+
+
+def _residual(each: Asked, evidence: Evidence, maps: Sequence[Float[Tensor, "b *s"]]) -> Sequence[Scores]:
+    """By how much each question's map is not complete; nothing where that is not promised."""
+    function = each.method.residual
+    if function is None or each.options.get("channels", "sum") != "sum":
+        return ()
+    chosen = {name: each.options[name] for name in options(function)}
+    own = [{"map": map} if "map" in needs(function) else {} for map in maps]
+    given = arguments(function, evidence, besides="map")
+    return [function(**facts, **map, **chosen).detach() for facts, map in zip(given, own, strict=True)]
 
 
 class Members:

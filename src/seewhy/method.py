@@ -6,7 +6,7 @@ from typing import Literal
 
 from seewhy.ensemble import Change
 from seewhy.facts import PER_QUESTION, needs
-from seewhy.types import Map, Selection
+from seewhy.types import Map, Scores, Selection
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Method:
     """The changes of the images that its map is the mean over."""
     batchwise: bool = False
     """Whether an image's map depends on the other images of its batch."""
+    residual: Callable[..., Scores] | None = None
+    """Where its parts should sum to the score: by how much they do not, a function of its map and of facts."""
     library: str = ""
     """Whose code it is, where it is not ours."""
 

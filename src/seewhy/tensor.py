@@ -99,6 +99,17 @@ def chunked(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, max(size, 1)))
 
 
+def at_once(chunk: int | None, like: Tensor) -> int:
+    """How many changed copies of images run through a model together: as wished, else what is fastest.
+
+    On a CPU one for each thread, but 4 at least: the caches hold no more, and fresh memory for large activations costs
+    more than a larger batch saves (docs/cost.md). Elsewhere 32.
+    """
+    if chunk is not None:
+        return chunk
+    return max(4, torch.get_num_threads()) if like.device.type == "cpu" else 32
+
+
 def noise(images: Float[Tensor, "b c *s"], samples: int, seed: int) -> Iterator[Float[Tensor, "c *s"]]:
     """Standard normal draws for one image, to be given to all alike, so that no image depends on its company.
 

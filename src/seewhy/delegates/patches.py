@@ -10,6 +10,7 @@ from torch import Tensor
 from seewhy.delegates.lending import PixelMap, by_patches, library
 from seewhy.methods.sampling import baseline_of
 from seewhy.model.scorer import Scorer
+from seewhy.tensor import at_once
 from seewhy.types import Images
 
 
@@ -22,7 +23,7 @@ def lime(
     alpha: float = 0.01,
     baseline: float | Tensor = 0.0,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """LIME: the weights of patches in a sparse linear model, fitted to the scores of images with random patches shown.
 
@@ -34,7 +35,7 @@ def lime(
         alpha: The L1 penalty: weights far below it vanish. Choose a smaller one for probabilities.
         baseline: x', what covers a patch: as in `integrated_gradients`.
         seed: Of the random patches.
-        chunk: How many changed images are made at once: memory, never the result.
+        chunk: How many changed images are made at once: memory, never the result. None: what is fastest.
 
     Returns:
         At each pixel its patch's weight, signed, in units of the score.
@@ -47,7 +48,7 @@ def lime(
 
     def attribute(image: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
         surrogate = import_module("captum._utils.models.linear_model").SkLearnLasso(alpha=alpha)
-        how = {"n_samples": samples, "perturbations_per_eval": chunk, "return_input_shape": False}
+        how = {"n_samples": samples, "perturbations_per_eval": at_once(chunk, inputs), "return_input_shape": False}
         explainer = library("lime").Lime(scorer, interpretable_model=surrogate)
         return explainer.attribute(image, start[rows], None, (rows,), mask, **how)
 
@@ -62,7 +63,7 @@ def kernel_shap(
     samples: int = 2146,
     baseline: float | Tensor = 0.0,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """KernelSHAP: patches' Shapley values, as a linear regression on random coalitions of patches.
 
@@ -76,7 +77,7 @@ def kernel_shap(
             regression has no unique solution.
         baseline: x', what covers a patch: as in `integrated_gradients`.
         seed: Of the coalitions.
-        chunk: How many changed images are made at once: memory, never the result.
+        chunk: How many changed images are made at once: memory, never the result. None: what is fastest.
 
     Returns:
         At each pixel its patch's value, signed, in units of the score.
@@ -88,7 +89,7 @@ def kernel_shap(
     start = baseline_of(inputs, baseline)
 
     def attribute(image: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
-        how = {"n_samples": samples, "perturbations_per_eval": chunk, "return_input_shape": False}
+        how = {"n_samples": samples, "perturbations_per_eval": at_once(chunk, inputs), "return_input_shape": False}
         return library("kernel_shap").KernelShap(scorer).attribute(image, start[rows], None, (rows,), mask, **how)
 
     return by_patches(inputs, scorer, "kernel_shap", patches, samples, seed, attribute)
@@ -102,7 +103,7 @@ def shapley_sampling(
     samples: int = 25,
     baseline: float | Tensor = 0.0,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """Shapley values by sampling: what each patch adds to the score when patches are shown in random orders.
 
@@ -115,7 +116,7 @@ def shapley_sampling(
         samples: How many random orders; each costs a forward pass for each patch.
         baseline: x', what covers a patch: as in `integrated_gradients`.
         seed: Of the orders.
-        chunk: How many changed images are made at once: memory, never the result.
+        chunk: How many changed images are made at once: memory, never the result. None: what is fastest.
 
     Returns:
         At each pixel its patch's value, signed, in units of the score.
@@ -127,7 +128,7 @@ def shapley_sampling(
     start = baseline_of(inputs, baseline)
 
     def attribute(image: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
-        how = {"feature_mask": mask, "n_samples": samples, "perturbations_per_eval": chunk}
+        how = {"feature_mask": mask, "n_samples": samples, "perturbations_per_eval": at_once(chunk, inputs)}
         found = (
             library("shapley_sampling").ShapleyValueSampling(scorer).attribute(image, start[rows], None, (rows,), **how)
         )

@@ -16,6 +16,7 @@ def dff(
     gradients: Gradients,
     *,
     concepts: int = 5,
+    concept: int | None = None,
     iterations: int = 200,
     rectify: bool = True,
 ) -> Map:
@@ -25,12 +26,13 @@ def dff(
     with H and W, the concepts' maps and directions, from `factorize`
 
     Identity: where A = sum_r H_r W_r, as with one concept for each of the batch's independent channels or places, this
-    is Grad-CAM. The signed map is the sum of the concepts' maps, each times its `relevance` to the class.
+    is Grad-CAM. The signed map is the sum of the signed maps of its concepts, rho_r H_r.
 
     Args:
         activations: A of the whole batch, rectified (not negative).
         gradients: g, of the score.
         concepts: How many, shared by all images of the batch.
+        concept: Only this one's part of the map, rho_r H_r: 0 is the strongest. None: all of them.
         iterations: Updates of the factorization.
         rectify: Keep the positive part, as Grad-CAM does.
 
@@ -38,7 +40,7 @@ def dff(
         The map at the layer's resolution, in units of the score divided by Z.
 
     Raises:
-        MethodError: Fewer than one concept, or more than channels or places.
+        MethodError: Fewer than one concept, or more than channels or places; a `concept` that is none of them.
 
     Reference:
         Collins et al., Deep Feature Factorization for Concept Discovery, ECCV 2018, arXiv:1806.10206, for H and W; it
@@ -48,8 +50,12 @@ def dff(
     Weakness:
         Depends on the other images of the batch and on the number of concepts; what no concept covers is left out.
     """
+    if concept is not None and not 0 <= concept < concepts:
+        raise MethodError(f"got concept={concept} of {concepts}; give one from 0 to {concepts - 1}, or None for all")
     maps, directions = factorize(activations, concepts, iterations=iterations)
-    map = torch.einsum("br,rb...->b...", relevance(directions, spatial_mean(gradients)), maps)
+    kept = slice(None) if concept is None else slice(concept, concept + 1)
+    weights = relevance(directions, spatial_mean(gradients))
+    map = torch.einsum("br,rb...->b...", weights[:, kept], maps[kept])
     return map.relu() if rectify else map
 
 

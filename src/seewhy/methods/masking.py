@@ -27,7 +27,7 @@ from seewhy.methods.masks import (
     quantile,
     widest,
 )
-from seewhy.tensor import chunked, noise, spatial_mean, weighted_sum
+from seewhy.tensor import at_once, chunked, noise, spatial_mean, weighted_sum
 from seewhy.types import Activations, Gradients, Map, MethodError, Rows, Scores
 
 
@@ -40,7 +40,7 @@ def score_cam(
     variant: str = "paper",
     channels: int | None = None,
     rectify: bool = True,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """Score-CAM: the feature maps, each weighted by the score of the image seen through it. No gradient.
 
@@ -59,7 +59,7 @@ def score_cam(
         channels: An approximation: only so many channels, those whose activations spread most (standard deviation over
             the places), the softmax among them alone. None, all of them, is exact.
         rectify: Keep the positive part, as the paper does.
-        chunk: Masked copies made at once: memory, never the result.
+        chunk: Masked copies made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution, in units of the activations ("authors": times the score). Constant channels
@@ -95,7 +95,7 @@ def ss_cam(
     sigma: float = 2.0,
     rectify: bool = True,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """SS-CAM: Score-CAM with scores that are averaged over noisy masks.
 
@@ -115,7 +115,7 @@ def ss_cam(
         sigma: Its standard deviation, in units of the mask (0..1), or of the input as the model takes it.
         rectify: Keep the positive part, as the paper does.
         seed: Of the noise, which is drawn by a generator of its own.
-        chunk: Masked copies made at once: memory, never the result.
+        chunk: Masked copies made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution, in units of the activations.
@@ -149,7 +149,7 @@ def is_cam(
     samples: int = 10,
     cumulative: bool = False,
     rectify: bool = True,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """IS-CAM: Score-CAM with scores that are averaged while the mask is faded in.
 
@@ -166,7 +166,7 @@ def is_cam(
         cumulative: Add the steps up, 1/N, 3/N, 6/N, ..., as torch-cam does: the last mask of ten is 5.5 times as bright
             as the image.
         rectify: Keep the positive part, as the paper does.
-        chunk: Masked copies made at once: memory, never the result.
+        chunk: Masked copies made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution, in units of the activations.
@@ -201,7 +201,7 @@ def group_cam(
     sigma: float = 50.0,
     radius: int = 25,
     rectify: bool = True,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """Group-CAM: Score-CAM of a few groups of channels, each a small Grad-CAM, over a blurred image.
 
@@ -222,7 +222,7 @@ def group_cam(
         sigma: Of the Gaussian blur, in pixels; the authors' for 224 x 224.
         radius: Where the blur's kernel is cut off, in pixels; they take 51 x 51.
         rectify: Keep the positive part, as the paper does.
-        chunk: Masked copies made at once: memory, never the result.
+        chunk: Masked copies made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution, in units of the score.
@@ -246,7 +246,7 @@ def group_cam(
     maps = maps.masked_fill(maps <= quantile(maps, theta), 0)
     soft = blurred(inputs, sigma, radius)
     everyone = torch.arange(len(inputs), device=inputs.device)
-    parts = [scores_at(soft[part], everyone[part]) for part in chunked(len(inputs), chunk)]
+    parts = [scores_at(soft[part], everyone[part]) for part in chunked(len(inputs), at_once(chunk, inputs))]
     baseline = torch.cat(parts).to(maps)
     difference, map = inputs - soft, torch.zeros_like(maps[:, 0])
     masked = masked_scores(
@@ -265,7 +265,7 @@ def opti_cam(
     *,
     steps: int = 100,
     rate: float = 0.1,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """Opti-CAM: the mixture of feature maps through which the image scores highest, found by optimization.
 
@@ -280,7 +280,7 @@ def opti_cam(
         differentiable_scores_at: y with its graph, best a logit.
         steps: Of Adam: each a forward and a backward pass.
         rate: Adam's learning rate; its other constants are Adam's usual ones.
-        chunk: Images optimized at once: memory, never the result.
+        chunk: Images optimized at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution, in units of the activations, never negative.
@@ -298,7 +298,7 @@ def opti_cam(
     """
     at_least_one("steps", steps)
     parts: list[Tensor] = []
-    for part in chunked(len(inputs), chunk):
+    for part in chunked(len(inputs), at_once(chunk, inputs)):
         rows = torch.arange(part.start, part.stop, device=inputs.device)
         parts.append(
             _optimized(inputs[part], activations[part].relu(), rows, upsample, differentiable_scores_at, steps, rate)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from seewhy.tensor import chunked, resize
+from seewhy.tensor import at_once, chunked, resize
 from seewhy.types import Activations, MethodError, Rows, Scores, Weights
 
 Inputs = Float[Tensor, "b colors *s"]
@@ -63,7 +63,7 @@ def masked_scores(
     picked: Bool[Tensor, "b c"],
     upsample: Upsample,
     scores_at: ScoresAt,
-    chunk: int,
+    chunk: int | None,
     change: Change = multiply,
 ) -> Iterator[tuple[Rows, Float[Tensor, "m *grid"], Scores]]:
     """For `chunk` of the picked maps at a time: their images, what is laid on these as masks, and the scores then.
@@ -74,7 +74,7 @@ def masked_scores(
     """
     rows, channels = picked.nonzero(as_tuple=True)
     flat = constant(maps)
-    for part in chunked(len(rows), chunk):
+    for part in chunked(len(rows), at_once(chunk, inputs)):
         at, which = rows[part], channels[part]
         some = maps[at, which].masked_fill(flat[at, which].reshape(-1, *[1] * (maps.ndim - 2)), 0)
         laid = upsample(some)
@@ -88,7 +88,7 @@ def channel_scores(
     maps: Activations,
     upsample: Upsample,
     scores_at: ScoresAt,
-    chunk: int,
+    chunk: int | None,
     change: Change = multiply,
 ) -> Weights:
     """The score of the image behind the mask of each channel. An image's constant channels share one evaluation."""

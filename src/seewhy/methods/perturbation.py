@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.methods.masks import Inputs, Masks, PixelMap, ScoresAt, at_least_one, mask_average, min_max, one_of, outer
-from seewhy.tensor import chunked, interpolation, resize, spatial_sum, weighted_sum
+from seewhy.tensor import at_once, chunked, interpolation, resize, spatial_sum, weighted_sum
 from seewhy.types import Activations, Gradients, Map, MethodError, Rows, Scores
 
 ScoreTail = Callable[[Float[Tensor, "m c *grid"], Rows], Scores]
@@ -132,7 +132,7 @@ def rise(
     cells: int = 7,
     keep: float = 0.5,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """RISE: the mean of random masks, each weighted by the score of the image behind it.
 
@@ -148,7 +148,7 @@ def rise(
         cells: Along each axis.
         keep: The probability that a cell is shown, above 0 and at most 1.
         seed: Of the masks, which are drawn by a generator of their own.
-        chunk: Masked copies made at once: memory, never the result.
+        chunk: Masked copies made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the input's resolution, in units of the score.
@@ -179,7 +179,7 @@ def occlusion(
     patch: int | None = None,
     stride: int | None = None,
     fill: float = 0.0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """Occlusion: what the score loses when a patch is covered, at each pixel the mean of all patches over it.
 
@@ -195,7 +195,7 @@ def occlusion(
         stride: From patch to patch, at most a patch's side. None: half of it. The last patch is moved in to end
             where the image does.
         fill: What covers, in the model's own units: 0 is the mean color after the usual normalization.
-        chunk: Covered copies made at once: memory, never the result.
+        chunk: Covered copies made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the input's resolution, signed, in units of the score.
@@ -215,7 +215,7 @@ def occlusion(
     places = torch.cartesian_prod(*starts).reshape(-1, len(starts)).to(inputs.device)
     total = inputs.new_zeros((len(inputs), *inputs.shape[2:]), dtype=torch.promote_types(inputs.dtype, torch.float32))
     count = torch.zeros_like(total[0])
-    for part in chunked(len(places), chunk):
+    for part in chunked(len(places), at_once(chunk, inputs)):
         pixels = [
             torch.arange(side, device=inputs.device) - at
             for side, at in zip(total.shape[1:], places[part].T[..., None], strict=True)
@@ -265,7 +265,7 @@ def _alone(
     return torch.cat(parts).to(activations).reshape(len(activations), *grid)
 
 
-def _random_masks(inputs: Inputs, masks: int, cells: int, keep: float, seed: int, chunk: int) -> Iterator[Masks]:
+def _random_masks(inputs: Inputs, masks: int, cells: int, keep: float, seed: int, chunk: int | None) -> Iterator[Masks]:
     """RISE's masks: a grid of cells, stretched to one cell more than the image has, and cropped at random."""
     sizes = inputs.shape[2:]
     generator = torch.Generator().manual_seed(seed)
@@ -276,7 +276,7 @@ def _random_masks(inputs: Inputs, masks: int, cells: int, keep: float, seed: int
     for side in sides:
         pixels = torch.arange(side * (cells + 1), dtype=torch.float64)
         lines.append(interpolation((pixels + 0.5) * cells / len(pixels) - 0.5, cells))
-    for part in chunked(masks, chunk):
+    for part in chunked(masks, at_once(chunk, inputs)):
         some = grids[part]
         for axis, (size, line, shift) in enumerate(zip(sizes, lines, shifts, strict=True), start=1):
             crops = line[shift[part, None] + torch.arange(size)].to(some)

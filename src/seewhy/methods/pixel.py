@@ -82,7 +82,7 @@ def integrated_gradients(
     rule: str = "midpoint",
     baseline: float | Tensor = 0.0,
     channels: str = "sum",
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """Integrated gradients: the gradient averaged on the straight way from a baseline, times how far the image is off.
 
@@ -105,7 +105,7 @@ def integrated_gradients(
         baseline: x', what stands for no image: a number, one for each color channel, or an image (or one for each) of
             the inputs' size, in the units of the inputs. 0 is the mean color.
         channels: How color channels become one: "sum" (signed; the one with the identity), "sum_abs" or "max_abs".
-        chunk: How many changed images are made at once: memory, never the result.
+        chunk: How many changed images are made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the image's resolution, signed unless absolute values are asked for, in units of the score.
@@ -176,7 +176,7 @@ def smooth_grad(
     how: str = "mean",
     channels: str = "max_abs",
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> PixelMap:
     """SmoothGrad: the gradient, averaged over copies of the image with noise on them.
 
@@ -198,7 +198,7 @@ def smooth_grad(
         how: "mean", "mean_squares" or "variance".
         channels: How color channels become one: "max_abs", "sum" or "sum_abs".
         seed: Of the noise. All images of a batch get the same draws, so that a map does not depend on its company.
-        chunk: How many noisy copies are made at once: memory, never the result.
+        chunk: How many noisy copies are made at once: memory, never the result. None: what is fastest.
 
     Returns:
         The map at the image's resolution, in units of the score per unit of the input, or of their square.

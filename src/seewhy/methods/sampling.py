@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.tensor import chunked
+from seewhy.tensor import at_once, chunked
 from seewhy.types import Images, MethodError, Rows, ShapeError
 
 
@@ -52,8 +52,8 @@ def spread(values: Float[Tensor, " n"], like: Tensor) -> Float[Tensor, "n *ones"
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def pairs(images: int, copies: int, chunk: int, like: Tensor) -> Iterator[tuple[Rows, Rows]]:
-    """All pairs (image, copy), image by image, at most `chunk` at once."""
-    for part in chunked(images * copies, chunk):
+def pairs(images: int, copies: int, chunk: int | None, like: Tensor) -> Iterator[tuple[Rows, Rows]]:
+    """All pairs (image, copy), image by image, at most `chunk` at once (None: what is fastest)."""
+    for part in chunked(images * copies, at_once(chunk, like)):
         index = torch.arange(part.start, part.stop, device=like.device)
         yield index // copies, index % copies

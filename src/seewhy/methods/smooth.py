@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.tensor import chunked, spatial_mean, spatial_sum, weighted_sum
+from seewhy.tensor import at_once, chunked, spatial_mean, spatial_sum, weighted_sum
 from seewhy.tensor import noise as normal
 from seewhy.types import Activations, Gradients, Map, MethodError
 
@@ -33,7 +33,7 @@ def smooth_grad_cam_pp(
     as_printed: bool = False,
     rectify: bool = True,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """Smooth Grad-CAM++: Grad-CAM++ with its powers of the gradient averaged over noisy copies of the image.
 
@@ -56,7 +56,7 @@ def smooth_grad_cam_pp(
             without noise. torch-cam takes D2 too.
         rectify: Keep the positive part, as the paper does.
         seed: Of the noise, which is the same for every image of a batch.
-        chunk: Changed copies made at once; memory, never the result.
+        chunk: Changed copies made at once; memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution.
@@ -95,7 +95,7 @@ def expected_grad_cam(
     noise: float = 0.15,
     rectify: bool = True,
     seed: int = 0,
-    chunk: int = 32,
+    chunk: int | None = None,
 ) -> Map:
     """Expected Grad-CAM: Grad-CAM with the gradient averaged over noisy points on the ways from random baselines.
 
@@ -115,7 +115,7 @@ def expected_grad_cam(
         noise: Standard deviation of the noise that smooths the gradient, as a share of the image's range.
         rectify: Keep the positive part, as Grad-CAM does.
         seed: Of baselines and noise, which are the same for every image of a batch.
-        chunk: Changed copies made at once; memory, never the result.
+        chunk: Changed copies made at once; memory, never the result. None: what is fastest.
 
     Returns:
         The map at the layer's resolution, in units of the score divided by Z.
@@ -169,13 +169,14 @@ def _range(inputs: Inputs) -> Float[Tensor, " b"]:
 
 
 def _copies(
-    inputs: Inputs, unit: Float[Tensor, " b"], changes: Iterator[Change], chunk: int
+    inputs: Inputs, unit: Float[Tensor, " b"], changes: Iterator[Change], chunk: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Every change of every image, at most `chunk` at once, with the image that each was made from."""
-    while drawn := list(islice(changes, max(chunk // len(inputs), 1))):
+    size = at_once(chunk, inputs)
+    while drawn := list(islice(changes, max(size // len(inputs), 1))):
         shares, fields = inputs.new_tensor([share for share, _ in drawn]), torch.stack([field for _, field in drawn])
         pairs = torch.cartesian_prod(torch.arange(len(drawn)), torch.arange(len(inputs))).to(inputs.device)
-        for part in chunked(len(pairs), chunk):
+        for part in chunked(len(pairs), size):
             change, rows = pairs[part].unbind(-1)
             kept = torch.einsum("m,m...->m...", shares[change], inputs[rows])
             yield kept + torch.einsum("m,m...->m...", unit[rows], fields[change]), rows
