@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from seewhy.methods.attention import attention_rollout, chefer, grad_eclip, gradient_rollout, legrad
 from seewhy.model.attention import attentions
 from seewhy.model.blocks import blocks, gradients_by_depth, mean_token_gradients, of_tokens, token_map, tokens_read
-from seewhy.model.capture import Capture, capture, rerouted
+from seewhy.model.capture import Capture, capture
 from seewhy.model.observe import untouched
+from seewhy.model.spot import rerouted
 from seewhy.model.tokens import Layout
 from seewhy.types import MethodError, ModelError
 

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from seewhy.model.capture import Capture, Spot, capture
+from seewhy.model.capture import Capture, capture
+from seewhy.model.spot import Spot, rerouted
 from seewhy.types import LayerError, ModelError
 
 
@@ -235,6 +236,23 @@ def test_a_layer_without_influence_is_an_error():
     shown = capture(Side().double().eval(), (images(),), {}, {"b": Spot("b")})
     with pytest.raises(LayerError, match="the score does not depend on layer 'b'"):
         gradient(shown, ["b"])
+
+
+def test_a_tensor_is_exchanged_wherever_the_output_holds_it_and_containers_are_copied():
+    class Several(nn.Module):
+        def forward(self, x):
+            self.own = (x.relu(), [x, {"again": x, "count": 3}])
+            return self.own
+
+    model, x = Several(), images()
+    with rerouted(model, {"": Spot("", index=(1, 0))}, lambda _name, tensor: tensor + 1):
+        first, (second, rest) = model(x)
+    assert torch.equal(first, x.relu())
+    assert torch.equal(second, x + 1)
+    assert rest["again"] is second
+    assert rest["count"] == 3
+    assert model.own[1][0] is x
+    assert model.own[1][1]["again"] is x
 
 
 def test_spots_that_are_not_reached():

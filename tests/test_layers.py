@@ -136,6 +136,10 @@ def test_frozen_and_trainable_models_get_the_same_layer():
     assert chosen(model()).name == "3"
 
 
+def test_of_a_model_without_grids_there_is_nothing_to_list():
+    assert candidates(traced(nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU(), nn.Linear(8, 5)))) == []
+
+
 def test_a_layer_without_weights_before_it_is_only_the_image():
     model = nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(768, 5))
     with pytest.raises(LayerError) as error:

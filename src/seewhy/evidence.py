@@ -19,13 +19,14 @@ from seewhy.facts import OF_TOKENS, PER_QUESTION, maps_the_image, needs
 from seewhy.model.alignment import Placement
 from seewhy.model.biases import implicit_bias
 from seewhy.model.blocks import Attended
-from seewhy.model.capture import INPUT, Capture, averaged
+from seewhy.model.capture import INPUT, Capture
+from seewhy.model.head import Head
 from seewhy.model.locate import Place
 from seewhy.model.observe import outside_inference
 from seewhy.model.replay import Replay
 from seewhy.model.scorer import Scorer
-from seewhy.tensor import full, resize, spatial_mean
-from seewhy.types import MethodError, Path, Target, follow
+from seewhy.tensor import full, resize
+from seewhy.types import MethodError, Target
 
 Changed = Callable[[Tensor, Tensor], Tensor]
 """Scores `(m)` of changed images `(m c *s)` or activations `(m c *grid)`, the j-th made from image `rows[j]`."""
@@ -35,11 +36,7 @@ def call(
     function: Callable[..., Tensor], evidence: "Evidence", chosen: Mapping[str, Any]
 ) -> Float[Tensor, "q b *_"] | Float[Tensor, "1 b *_"]:
     """A method's maps for every question; of a method that depends on no question, one map that is true for all."""
-    facts = {name: evidence.fact(name) for name in needs(function)}
-    asked = PER_QUESTION & facts.keys()
-    shared = {name: fact for name, fact in facts.items() if name not in asked}
-    each = range(len(evidence.questions) if asked else 1)
-    maps = [function(**shared, **{name: facts[name][q] for name in asked}, **chosen) for q in each]
+    maps = [function(**given, **chosen) for given in arguments(function, evidence)]
     size = evidence.inputs.shape[2:] if maps_the_image(function) else evidence.place.layout.grid
     expected = (len(evidence.inputs), *size)
     for map in cast(list[Any], maps):  # a user's function may return anything
@@ -51,12 +48,18 @@ def call(
     return torch.stack(maps)
 
 
-@dataclass(frozen=True)
-class Head:
-    """The last linear layer of a model that ends in pooling and one linear layer, with where its output is."""
+def arguments(function: Callable[..., Any], evidence: "Evidence", *, besides: str = "") -> list[dict[str, Any]]:
+    """The facts that a function asks for, by name: for each question, or once if they are the same for all.
 
-    linear: nn.Linear | None
-    path: Path
+    Args:
+        function: its positional parameters name facts.
+        evidence: where they are.
+        besides: a positional parameter that is no fact.
+    """
+    facts = {name: evidence.fact(name) for name in needs(function) if name != besides}
+    asked = PER_QUESTION & facts.keys()
+    each = range(len(evidence.questions) if asked else 1)
+    return [{name: fact[q] if name in asked else fact for name, fact in facts.items()} for q in each]
 
 
 @dataclass(frozen=True)
@@ -279,8 +282,15 @@ class Evidence:
         """The weight of each channel's mean in the score.
 
         Raises:
-            MethodError: the model does not end in global average pooling of this layer and one linear layer.
+            MethodError: the model does not end in global average pooling of this layer and one linear layer, or it is
+                not known what else of its output the question reads.
         """
+        if self.pooled_class_weights is None and self._pooled is not None:
+            raise MethodError(
+                "CAM needs the gradient of the question with respect to the class scores, which a function of an "
+                "output of several tensors does not tell; ask by a class, a target such as Probability(3), or sums of "
+                "these, or use grad_cam"
+            )
         if self.pooled_class_weights is None:
             raise MethodError(
                 f"CAM needs a model that ends in global average pooling of the layer and one linear layer, which "
@@ -291,21 +301,15 @@ class Evidence:
 
     @cached_property
     def pooled_class_weights(self) -> Float[Tensor, "q b c"] | None:
-        """The class weights; None unless the head reads the mean of these activations and puts out the scores."""
-        if self.head is None:
-            return None
-        read, linear = follow(self.capture.output, self.head.path), self.head.linear
-        pooled, scores = self.capture.head or (None, None) if linear is not None else (read, read)
-        layer = self.capture.activations[self.place.name]
-        if pooled is None or scores is not read or (linear is not None and not _is_plain(linear)):
-            return None
-        means = spatial_mean(self.activations)
-        if pooled.dtype != means.dtype or pooled.shape != means.shape or not averaged(pooled, layer):
-            return None
-        known = self.backward.of_scores(self.head.path)
-        if known is None or not _same(pooled, means):
-            return None
-        return known if linear is None else _times(known, linear.weight)
+        """The class weights; None unless the head reads the means and the question nothing but the scores."""
+        known = None if self._pooled is None else self.backward.of_scores(self._pooled.path)
+        return None if known is None or self._pooled is None else self._pooled.back(known)
+
+    @cached_property
+    def _pooled(self) -> Head | None:
+        """The head, where it reads the mean of these activations and puts out the scores."""
+        head = self.head
+        return head if head and head.reads_mean(self.capture, self.place.name, self.activations) else None
 
     @property
     def score_tail(self) -> Sequence[Changed]:
@@ -348,25 +352,6 @@ def _hessian_product(score: Float[Tensor, " b"], raw: Float[Tensor, "..."]) -> F
             return torch.zeros_like(gradient)
         along = (gradient * raw.detach()).sum()
     return torch.autograd.grad(along, raw, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
-
-
-def _times(cotangents: Float[Tensor, "q b k"], weight: Float[Tensor, "k c"]) -> Float[Tensor, "q b c"]:
-    rows = cotangents.flatten(0, 1)
-    if int(rows.count_nonzero()) * 8 > rows.numel():
-        return cotangents @ weight
-    return (rows.to_sparse() @ weight).unflatten(0, cotangents.shape[:2])  # of logits, one weight in a row is not zero
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    """Equal up to the rounding of a mean in a's precision."""
-    tolerance = 64 * torch.finfo(a.dtype).eps
-    return torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.detach().abs().amax()))
-
-
-def _is_plain(linear: nn.Linear) -> bool:
-    """Whether the module computes W x + b and nothing else: no subclass (cosine heads, adapters), nobody's hooks."""
-    hooks = (vars(linear)[name] for name in ("_forward_hooks", "_forward_pre_hooks"))
-    return type(linear) is nn.Linear and not any(hooks)
 
 
 def _laid(map: Float[Tensor, "m *grid"], size: Sequence[int], placement: Placement) -> Float[Tensor, "m *s"]:

@@ -8,6 +8,8 @@ from seewhy import methods
 from seewhy.delegates.listed import DELEGATES, delegate
 from seewhy.ensemble import Flips, Scales
 from seewhy.method import Method
+from seewhy.methods.layers import full_grad_residual
+from seewhy.methods.pixel import completeness_residual
 from seewhy.types import Map, MethodError
 from seewhy.wording import near
 
@@ -170,6 +172,7 @@ _ROWS = (
         signed=False,
         relative=True,
         weakness="signs are lost: evidence against the class looks like evidence for it",
+        residual=full_grad_residual,
     ),
     Method(
         methods.sharp,
@@ -349,6 +352,7 @@ _ROWS = (
         signed=True,
         passes="50 forwards, 50 back",
         weakness="depends on the baseline: what has its color gets no share",
+        residual=completeness_residual,
     ),
     Method(
         methods.smooth_grad,

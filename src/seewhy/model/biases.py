@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 
-from seewhy.model.capture import Spot
-from seewhy.model.graph import ACTIVATIONS, kind
+from seewhy.model.graph import kind
+from seewhy.model.kinds import ACTIVATIONS
+from seewhy.model.spot import Spot
 from seewhy.model.trace import Trace
 
 

@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seewhy.model.attention import Attention, attentions
-from seewhy.model.capture import Capture, Spot
+from seewhy.model.capture import Capture
 from seewhy.model.observe import untouched, watched
 from seewhy.model.outputs import tensors
+from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
 from seewhy.types import MethodError, Path
+from seewhy.wording import by
 
 TokenMap = Callable[[Float[Tensor, "b n"]], Float[Tensor, "b *grid"]]
 Tail = Callable[[Float[Tensor, "m n c"], Int[Tensor, " m"]], Float[Tensor, "q m"]]
@@ -184,7 +186,7 @@ def token_map(layout: Layout, tokens: int) -> TokenMap:
     sequence = layout.kind in ("bnc", "bcn")
     if not sequence and prod(layout.grid) != tokens:
         raise MethodError(
-            f"got a layer with a grid of {'x'.join(map(str, layout.grid))} for attention among {tokens} tokens; choose "
+            f"got a layer with a grid of {by(layout.grid)} for attention among {tokens} tokens; choose "
             "a layer that puts out tokens, such as a block of the transformer"
         )
     patches = Layout("bnc", layout.grid, layout.positions if sequence else range(tokens))

@@ -1,38 +1,20 @@
 """One forward pass that keeps the tensors of any layers, and the gradients of any scores with respect to them."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import copy
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from seewhy.model.graph import saved
-from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
-from seewhy.model.outputs import tensors
-from seewhy.types import LayerError, ModelError
+from seewhy.model.observe import outside_inference, passed_back, sets_grad_mode, untouched, watched
+from seewhy.model.spot import Spot, rerouted
+from seewhy.types import LayerError
 
 INPUT = "<input>"
 """What the model's input is called where it is captured like a layer."""
-
-
-@dataclass(frozen=True)
-class Spot:
-    """A tensor of a model: what `module` returned at its `call`-th call (1 is the first), or that rectified.
-
-    `index` is its place where the module returns a tuple; `rectifier` names the function that is applied to it outside
-    of any module (torchvision's DenseNet rectifies its last features by a bare `F.relu`: `features + relu`).
-    """
-
-    module: str
-    call: int = 1
-    index: tuple[str | int, ...] = ()
-    rectifier: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,17 +48,8 @@ class Capture:
         wanted = [self.activations[name] for name in layers]
         if not through:
             raise LayerError(_without_influence(layers))
-        try:
-            # checkpointing runs parts of the model again in the backward pass
-            with untouched(self.model), torch.set_grad_enabled(self.differentiable):
-                found = self._backward([t for t, _ in through], [g for _, g in through], wanted)
-        except RuntimeError as error:
-            if "use_reentrant=True" not in str(error):
-                raise
-            raise ModelError(
-                f"the model recomputes activations by reentrant checkpointing, which hides them ({error}); switch "
-                "gradient checkpointing off, or use its non-reentrant form (use_reentrant=False)"
-            ) from error
+        with passed_back(self.model), torch.set_grad_enabled(self.differentiable):
+            found = self._backward([t for t, _ in through], [g for _, g in through], wanted)
         missing = [name for name, gradient in zip(layers, found, strict=True) if gradient is None]
         if missing:
             raise LayerError(_without_influence(missing))
@@ -109,31 +82,6 @@ class Capture:
             None if parts[0] is None else torch.stack([part for part in parts if part is not None])
             for parts in zip(*alone, strict=True)
         )
-
-
-_AVERAGING = re.compile(
-    r"(Mean|Mkldnn\w*|AdaptiveAvgPool\dD|AvgPool\dD|View|UnsafeView|Reshape\w*|Squeeze|Clone|Alias)Backward"
-)
-
-
-def averaged(pooled: Tensor, layer: Tensor) -> bool:
-    """Whether the graph leads from `pooled` to the layer by means, poolings of averages and reshapes alone.
-
-    Equal values would be no proof: a block that is still the identity passes them on, and the gradient differs.
-    """
-    node, first = pooled.grad_fn, torch.autograd.graph.get_gradient_edge(layer).node
-    while node is not None and node is not first and _AVERAGING.match(node.name()) and not _overlaps(node):
-        following = [before for before, _ in node.next_functions if before is not None]
-        node = following[0] if len(following) == 1 else None
-    return node is first
-
-
-def _overlaps(node: Node) -> bool:
-    """Whether an average pooling's windows overlap, leave gaps or look beyond the border: then it is no mean of all."""
-    if not node.name().startswith("AvgPool"):
-        return False
-    kernel, stride, padding = (list(saved(node, name)) for name in ("kernel_size", "stride", "padding"))
-    return any(padding) or (bool(stride) and stride != kernel)
 
 
 def capture(
@@ -206,55 +154,6 @@ class _Open(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-Awaited = dict[int, tuple[str, Spot, Tensor]]
-"""Outputs whose rectified form is wanted, by their ids; they are held, so that the ids stay theirs."""
-
-
-class _Rectifiers(TorchFunctionMode):
-    """Sees the rectifiers that are called as functions, and keeps what the awaited one returns."""
-
-    def __init__(self, awaited: Awaited, keep: Callable[[str, Tensor], Tensor]) -> None:
-        super().__init__()
-        self._awaited, self._keep = awaited, keep
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name, spot, _ = self._awaited.get(id(args[0]), (None, None, None)) if args else (None, None, None)
-        if name is None or spot is None or func.__name__.strip("_") != spot.rectifier:
-            return result
-        del self._awaited[id(args[0])]
-        return self._keep(name, result)
-
-
-@contextmanager
-def rerouted(
-    model: nn.Module, spots: Mapping[str, Spot], keep: Callable[[str, Tensor], Tensor]
-) -> Iterator[Mapping[str, int]]:
-    """Pass the tensor at each spot to `keep(name, tensor)` when it comes up, and let what that returns flow on."""
-    modules = {spot.module: model.get_submodule(spot.module) for spot in spots.values()}
-    # of one output, itself comes before what it is rectified to
-    ordered = sorted(spots.items(), key=lambda named: named[1].rectifier is not None)
-    awaited: Awaited = {}
-
-    def see(module: str, call: int, output: Any) -> Any:
-        for name, spot in ordered:
-            tensor = dict(tensors(output)).get(spot.index) if (spot.module, spot.call) == (module, call) else None
-            if tensor is None:
-                continue
-            if spot.rectifier:
-                awaited[id(tensor)] = (name, spot, tensor)
-            else:
-                output = _replaced(output, spot.index, keep(name, tensor))
-        return output
-
-    with watched(modules, see) as calls:
-        if any(spot.rectifier for spot in spots.values()):
-            with _Rectifiers(awaited, keep):
-                yield calls
-        else:
-            yield calls
-
-
 @contextmanager
 def _head_watched(model: nn.Module, head: str | None, seen: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
     if head is None:
@@ -273,20 +172,6 @@ def _head_watched(model: nn.Module, head: str | None, seen: list[tuple[Tensor, T
 
     with watched(module, take, before=True), watched(module, see):
         yield
-
-
-def _replaced(output: Any, index: tuple[str | int, ...], tensor: Tensor) -> Any:
-    """`output` with the tensor at `index` exchanged; containers are copied, never changed."""
-    if not index:
-        return tensor
-    first, rest = index[0], index[1:]
-    inner = _replaced(output[first], rest, tensor)
-    if isinstance(output, Mapping):
-        changed = cast(dict[Any, Any], copy(output))
-        changed[first] = inner
-        return changed
-    parts = [inner if place == first or part is output[first] else part for place, part in enumerate(output)]
-    return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
 
 
 def _check_reached(spots: Mapping[str, Spot], kept: Mapping[str, Tensor], calls: Mapping[str, int]) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from seewhy.model.capture import Spot
 from seewhy.model.clues import is_bare, layouts_of
 from seewhy.model.graph import Edge, kind, saved, shape_of, weighted
+from seewhy.model.owners import Traced
+from seewhy.model.spot import Spot
 from seewhy.model.tokens import Grid, Layout, fits
-from seewhy.model.trace import Trace, Traced
+from seewhy.model.trace import Trace
 from seewhy.types import LayerError
 from seewhy.wording import by, some
 
@@ -110,6 +111,11 @@ def shares(trace: Trace, found: Sequence[Cells]) -> list[float]:
     return shares
 
 
+def with_gradient(trace: Trace, found: Sequence[Cells]) -> list[Cells]:
+    """Those with a gradient on their cells."""
+    return [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+
+
 def _ahead_of_pooling(trace: Trace, last: Cells, upstream: Iterator[Cells], skipped: Sequence[str]) -> Choice:
     """The last tensor with the grid of the nearest operation with weights: neither pooled nor replicated since."""
     run = [last]
@@ -146,7 +152,7 @@ def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
             f"no layer has a spatial grid of more than one cell for images of {size}, so there is nothing to lay over "
             "them; use larger images, a pixel method, or name a layer and its axes with layer= and layout="
         )
-    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    alive = with_gradient(trace, found)
     if not alive:
         raise LayerError(
             f"the score has no gradient at any of the {len(found)} layers with a grid; is the head of the model all "
@@ -158,8 +164,7 @@ def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
 
 
 def _end_of_encoder(trace: Trace) -> Choice:
-    found = list(spatial(trace))
-    alive = [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
+    alive = with_gradient(trace, list(spatial(trace)))
     if not alive:
         return _off_the_cut(trace, [])
     grids = _convolved(trace) & {cells.layout.grid for cells in alive} or {cells.layout.grid for cells in alive}

@@ -1,23 +1,13 @@
 """What the recorded graph tells about a tensor's axes: the channel axis, the grids before it, and its patch tokens."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from torch.autograd.graph import Node
 
 from seewhy.model.graph import Edge, kind, producers, saved, shape_of, weighted
+from seewhy.model.kinds import CHANNELS_FIRST, ELEMENTWISE, LINEAR, PERMUTATIONS, PRODUCTS, RESHAPES, VIEWS
 from seewhy.model.tokens import Clues, Grid, Layout, Positions, fits, possible
 from seewhy.model.trace import Trace
-
-_CHANNELS_FIRST = ("Convolution", "BatchNorm", "GroupNorm", "MaxPool", "AvgPool", "Upsample", "InstanceNorm")
-_POINTWISE = {"Add", "Sub", "Mul", "Div", "Clone", "NativeDropout", "ToCopy", "Relu", "Hardtanh", "Silu", "Gelu"} | {
-    "Hardswish", "Elu", "LeakyRelu", "Sigmoid", "Tanh", "Clamp", "ClampMin", "PreluKernel", "Alias"
-}  # fmt: skip
-_PERMUTATIONS = {"Permute", "Transpose", "T"}
-_VIEWS = _PERMUTATIONS | {
-    "View", "UnsafeView", "ReshapeAlias", "Unbind", "Split", "SplitWithSizes", "Select", "Slice", "Clone", "Expand",
-    "Unsqueeze", "Squeeze", "ToCopy", "Alias",
-}  # fmt: skip
-_RESHAPES = _PERMUTATIONS | {"View", "UnsafeView", "ReshapeAlias", "Unfold", "Im2Col"}
 
 
 def layouts_of(trace: Trace, edge: Edge) -> list[Layout]:
@@ -38,7 +28,7 @@ def clues_of(trace: Trace, edge: Edge) -> Clues:
     return Clues(
         batch=trace.image.shape[0],
         channels=channels,
-        unshaped=not any(kind(node) in _RESHAPES for node in upstream),
+        unshaped=not any(kind(node) in RESHAPES for node in upstream),
         grids=tuple(dict.fromkeys(_grids(trace, upstream))) if sequence else (),
         patches={axis: _patches_of(trace, edge, axis) for axis in (1, 2)} if sequence else {},
         others=_others(trace) if sequence else (0, 0),
@@ -71,7 +61,7 @@ def _unfolded(node: Node) -> Grid:
 
 
 def _channels_first(node: Node) -> bool:
-    return kind(node).startswith(_CHANNELS_FIRST) or any(name in kind(node) for name in _CHANNELS_FIRST)
+    return CHANNELS_FIRST.search(kind(node)) is not None
 
 
 def _made_with(trace: Trace, edge: Edge) -> int | None:
@@ -83,7 +73,7 @@ def _made_with(trace: Trace, edge: Edge) -> int | None:
         proven = _channel_axis(node, rank)
         if proven is not None:
             return axes.index(proven)
-        if kind(node) in _POINTWISE | _PERMUTATIONS:
+        if kind(node) in ELEMENTWISE | PERMUTATIONS:
             order = _order(node, rank)
             before = [e for e in producers(node) if e[0] in trace.positions and len(shape_of(e)) == rank]
             waiting += [(e, tuple(order[axis] for axis in axes)) for e in before if e not in seen]
@@ -99,17 +89,17 @@ def _read_with(trace: Trace, edge: Edge) -> int | None:
             return 1
         if kind(node) == "NativeLayerNorm" and _channel_axis(node, rank) is not None:
             return rank - 1
-        if kind(node) == "View" and any(kind(reader) in ("Addmm", "Mm") for reader in trace.readers.get(node, ())):
+        if kind(node) == "View" and any(kind(reader) in LINEAR for reader in trace.readers.get(node, ())):
             return rank - 1
     return None
 
 
 def is_bare(trace: Trace, edge: Edge) -> bool:
     """Whether the tensor is what a convolution or linear map puts out: not yet rectified, normalised or added up."""
-    return weighted(_source(trace, edge[0], _VIEWS))
+    return weighted(_source(trace, edge[0], VIEWS))
 
 
-def _source(trace: Trace, node: Node, through: set[str]) -> Node:
+def _source(trace: Trace, node: Node, through: Set[str]) -> Node:
     """Upstream through such nodes, and through the addition of a bias, to the operation that made the values."""
     while True:
         before = [producer for producer, _ in producers(node) if producer in trace.positions]
@@ -120,12 +110,12 @@ def _source(trace: Trace, node: Node, through: set[str]) -> Node:
 
 def _is_projection(trace: Trace, edge: Edge) -> bool:
     """Whether the tensor is a query, key or value: a linear map of features, read by products of attention alone."""
-    mapped = weighted(_source(trace, edge[0], _VIEWS | {"NativeBatchNorm", "NativeLayerNorm"}))
-    ends = _ends(trace, edge[0], _VIEWS | {"Mul", "Div", "NativeLayerNorm"})
+    mapped = weighted(_source(trace, edge[0], VIEWS | {"NativeBatchNorm", "NativeLayerNorm"}))
+    ends = _ends(trace, edge[0], VIEWS | {"Mul", "Div", "NativeLayerNorm"})
     return mapped and bool(ends) and all(_is_attention(trace, node) for node in ends)
 
 
-def _ends(trace: Trace, start: Node, through: set[str]) -> list[Node]:
+def _ends(trace: Trace, start: Node, through: Set[str]) -> list[Node]:
     """The operations that read what a node put out, through such nodes."""
     readers, ends = list(trace.readers.get(start, ())), list[Node]()
     while readers:
@@ -139,10 +129,10 @@ def _ends(trace: Trace, start: Node, through: set[str]) -> list[Node]:
 
 def _is_attention(trace: Trace, node: Node) -> bool:
     """A product that is no linear map, which may be one with its weight: of two things made of the image, or ranked."""
-    if kind(node) not in ("Bmm", "Baddbmm"):
+    if kind(node) not in PRODUCTS:
         return "Attention" in kind(node)
     made = [producer for producer, _ in producers(node) if producer in trace.positions]
-    ranked = any(kind(end).endswith("Softmax") for end in _ends(trace, node, _VIEWS | {"Mul", "Div", "Add"}))
+    ranked = any(kind(end).endswith("Softmax") for end in _ends(trace, node, VIEWS | {"Mul", "Div", "Add"}))
     return len(made) > 1 or ranked
 
 
@@ -161,7 +151,7 @@ def _channel_axis(node: Node, rank: int) -> int | None:
     if kind(node) == "NativeLayerNorm" and len(saved(node, "normalized_shape")) == 1:
         return rank - 1
     if kind(node) in ("View", "UnsafeView"):  # a Linear of more than two axes: (b*n, c) seen as (b, n, c)
-        before = [e for e in producers(node) if kind(e[0]) in ("Addmm", "Mm")]
+        before = [e for e in producers(node) if kind(e[0]) in LINEAR]
         if before and shape_of(before[0])[-1] == shape_of((node, 0))[-1]:
             return rank - 1
     return None
@@ -171,15 +161,11 @@ def _order(node: Node, rank: int) -> list[int]:
     """Which axis of its input each axis of a node's output is."""
     order = list(range(rank))
     if kind(node) == "Permute":
-        return [_signed(dim) % rank for dim in saved(node, "dims")]
+        return [dim % rank for dim in saved(node, "dims")]
     if kind(node) == "Transpose":
-        one, other = _signed(saved(node, "dim0")) % rank, _signed(saved(node, "dim1")) % rank
+        one, other = saved(node, "dim0") % rank, saved(node, "dim1") % rank
         order[one], order[other] = order[other], order[one]
     return order
-
-
-def _signed(dim: int) -> int:
-    return dim - 2**64 if dim >= 2**63 else dim  # autograd saves negative axes as unsigned numbers
 
 
 def _patches_of(trace: Trace, edge: Edge, axis: int) -> Positions:
@@ -217,7 +203,7 @@ def _from_image(trace: Trace, edge: Edge, axis: int) -> tuple[bool, ...]:
     node, shape = edge[0], shape_of(edge)
     if node not in trace.positions:
         return (False,) * shape[axis]
-    along = kind(node) in ("Cat", "Slice") and _signed(saved(node, "dim")) % len(shape) == axis
+    along = kind(node) in ("Cat", "Slice") and saved(node, "dim") % len(shape) == axis
     if along and node in trace.joined:
         parts = zip(node.next_functions, trace.joined[node], strict=True)  # a part without gradient has no node
         return tuple(
@@ -238,7 +224,7 @@ def _from_image(trace: Trace, edge: Edge, axis: int) -> tuple[bool, ...]:
 def _axis_before(node: Node, source: Edge, shape: tuple[int, ...], axis: int) -> int | None:
     """Which axis of a node's input became this one, where it neither changed its length nor was folded."""
     before = shape_of(source)
-    if kind(node) in _PERMUTATIONS:
+    if kind(node) in PERMUTATIONS:
         return _order(node, len(shape))[axis]
     if len(before) == len(shape):
         return axis if before[axis] == shape[axis] else None

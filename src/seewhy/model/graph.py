@@ -1,23 +1,15 @@
 """The autograd graph of a recorded forward pass: its nodes, edges, and the tensors that every path crosses."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from seewhy.model.kinds import WEIGHTED
+
 Edge = tuple[Node, int]
 """A tensor, known by the operation that made it and the number of the output: no activation is held."""
-
-_WEIGHTED = re.compile(r"^(?!Upsample).*(Conv|[Mm]m|Linear|ScaledDotProduct|Attention|Rnn|Lstm|Gru)")
-
-
-ACTIVATIONS = {
-    *("Relu", "Hardtanh", "Clamp", "ClampMin", "LeakyRelu", "Elu", "Celu", "Selu", "PreluKernel"),
-    *("Silu", "Gelu", "Mish", "Softplus", "Hardswish"),
-}
-"""Kinds of nodes that are activation functions, applied to a tensor alone."""
 
 
 def kind(node: Node) -> str:
@@ -26,8 +18,8 @@ def kind(node: Node) -> str:
 
 
 def weighted(node: Node) -> bool:
-    """Whether the operation mixes values with weights. Told by its name: a frozen parameter has no node of its own."""
-    return _WEIGHTED.match(kind(node)) is not None
+    """Whether the operation mixes values with weights."""
+    return WEIGHTED.match(kind(node)) is not None
 
 
 def shape_of(edge: Edge) -> tuple[int, ...]:
@@ -48,7 +40,8 @@ def edge_of(tensor: Tensor) -> Edge | None:
 
 def saved(node: Node, name: str) -> Any:
     """An argument of the operation, as autograd saved it."""
-    return getattr(node, f"_saved_{name}")
+    value = getattr(node, f"_saved_{name}")
+    return tuple(map(_signed, value)) if isinstance(value, tuple) else _signed(value)
 
 
 def readers_of(nodes: Sequence[Node]) -> dict[Node, tuple[Node, ...]]:
@@ -95,3 +88,8 @@ def cuts_between(nodes: Sequence[Node], root: Edge) -> tuple[Edge, ...]:
                 furthest = max(furthest, position[producer])
                 used.setdefault(producer, set()).add(number)
     return tuple(cuts)
+
+
+def _signed(value: Any) -> Any:
+    # autograd shows saved negative integers as unsigned ones of 64 bits
+    return value - 2**64 if isinstance(value, int) and value >= 2**63 else value

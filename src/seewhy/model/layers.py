@@ -13,8 +13,9 @@ from seewhy.model.choice import choose as choose
 from seewhy.model.choice import shares, spatial
 from seewhy.model.clues import clues_of, layouts_of
 from seewhy.model.naming import WAY_OUT, name_of, recorded
+from seewhy.model.owners import Traced
 from seewhy.model.tokens import Grid, Layout, infer, stated
-from seewhy.model.trace import Trace, Traced
+from seewhy.model.trace import Trace
 from seewhy.types import LayerError
 
 T = TypeVar("T")

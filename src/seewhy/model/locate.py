@@ -2,24 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from seewhy.model import alignment
 from seewhy.model.alignment import Placement
 from seewhy.model.biases import biased
 from seewhy.model.blocks import Block, blocks
-from seewhy.model.capture import Spot
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, resolve
-from seewhy.model.observe import held, untouched
-from seewhy.model.outputs import read_scores, score_path
+from seewhy.model.observe import held, passed_back
+from seewhy.model.run import Run
 from seewhy.model.selection import select
+from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError, MethodError, ModelError, Path, SeewhyError, Selection
+from seewhy.types import LayerError, MethodError, Selection
 
 LayerName = str | nn.Module
 
@@ -89,46 +87,6 @@ class Found:
         return tuple({place.name: place for group in self.groups for place in group}.values())
 
 
-@dataclass(frozen=True)
-class Run:
-    """A model with the inputs that it is to be run on, and where its scores are (None: found by itself)."""
-
-    model: nn.Module
-    inputs: Float[Tensor, "b c *s"]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    output: Path | None = None
-
-    def trace(self) -> Trace:
-        """One recorded forward pass on noise: what is found does not depend on which photo came first."""
-        try:
-            return Trace.of(self.model, *self.probe(), self._scores)
-        except (torch.OutOfMemoryError, SeewhyError):
-            raise
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # what models refuse images with
-            raise ModelError(
-                f"the model does not run on images of shape {tuple(self.inputs.shape)} and type "
-                f"{str(self.inputs.dtype).removeprefix('torch.')} ({str(error).splitlines()[0]}); give the batch as it "
-                f"takes it, and further inputs by args= and kwargs={_channels_last(self.inputs.shape)}"
-            ) from error
-
-    def probe(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Noise in place of the images, and the further arguments."""
-        noise = alignment.probe(self.inputs)
-        if self.args or self.kwargs:  # they may have a row for each image
-            noise = noise.expand(len(self.inputs), *noise.shape[1:]).clone()
-        return (noise, *self.args), self.kwargs
-
-    def key(self) -> tuple[Any, ...]:
-        """What the findings depend on, beside the weights."""
-        others = (*self.args, *self.kwargs.items())
-        return self.inputs.shape[1:], self.inputs.dtype, self.output, *map(_spelled, others)
-
-    def _scores(self, output: Any) -> Tensor:
-        images = len(self.inputs) if self.args or self.kwargs else 1
-        return read_scores(output, score_path(output, images)[0] if self.output is None else self.output)
-
-
 @torch.inference_mode(False)
 def locate(
     run: Run,
@@ -175,20 +133,6 @@ def locate(
 def listed(run: Run) -> list[Candidate]:
     """Every layer that a map can be made of, in the order in which they run."""
     return candidates(run.trace())
-
-
-def _channels_last(shape: Sequence[int]) -> str:
-    last = len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
-    return "; its channels seem to be last: images.permute(0, 3, 1, 2)" if last else ""
-
-
-def _spelled(value: Any) -> str:
-    """What of a further argument may change which layers run: a tensor's shape, any other value as it is written."""
-    if isinstance(value, Tensor):
-        return f"{tuple(value.shape)} {value.dtype}"
-    if isinstance(value, Mapping):
-        return f"({', '.join(f'{key!r}: {_spelled(each)}' for key, each in cast(Mapping[Any, Any], value).items())})"
-    return f"({', '.join(map(_spelled, value))})" if isinstance(value, tuple | list) else repr(value)
 
 
 def _remembered_as(layer: LayerName | Auto) -> str | int | Auto:
@@ -243,7 +187,7 @@ def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tup
             f"layer {choice.name}: receptive fields cannot be reckoned through this model; cells are laid as tiles"
         )
         return (placement, ()) if placement else (tiles, (missing,))
-    with untouched(trace.model):  # checkpointing runs parts of the model again in the backward pass
+    with passed_back(trace.model):
         placement = alignment.place(edge, shape, trace.image, choice.grid, choice.layout.to_cells)
     return placement, () if placement.kind == "tile" else (
         _moved(choice.name, placement, tiles, trace.size, choice.grid),

@@ -120,6 +120,25 @@ def untouched(model: nn.Module) -> Iterator[Census]:
 
 
 @contextmanager
+def passed_back(model: nn.Module) -> Iterator[None]:
+    """Go back through `model` inside: checkpointing runs parts of it again there, so that it is `untouched`.
+
+    Raises:
+        ModelError: what it recomputes has no graph to go back through; and as `held`.
+    """
+    try:
+        with untouched(model):
+            yield
+    except RuntimeError as error:
+        if "use_reentrant=True" not in str(error):
+            raise
+        raise ModelError(
+            "the model recomputes activations by reentrant checkpointing, which hides them from the graph; switch "
+            "gradient checkpointing off, or use its non-reentrant form (use_reentrant=False)"
+        ) from error
+
+
+@contextmanager
 def watched(
     modules: Mapping[str, nn.Module], see: Callable[[str, int, Any], Any], *, before: bool = False
 ) -> Iterator[Counter[str]]:

@@ -1,7 +1,8 @@
-"""Which tensor of a model's output holds the scores."""
+"""The tensors of a module's output, which may be nested, and which of a model's holds the scores."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -21,6 +22,21 @@ def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     elif isinstance(output, tuple | list):
         for index, value in enumerate(output):
             yield from tensors(value, (*path, index))
+
+
+def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nested output with every tensor changed; containers are copied."""
+    if isinstance(output, Tensor):
+        return change(output)
+    if isinstance(output, Mapping):
+        changed = cast(dict[Any, Any], copy(output))
+        for key, value in cast(Mapping[Any, Any], output).items():
+            changed[key] = mapped(value, change)
+        return changed
+    if isinstance(output, tuple | list):
+        parts = [mapped(part, change) for part in cast(Sequence[Any], output)]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+    return output
 
 
 def score_path(output: Any, images: int) -> tuple[Path, str | None]:

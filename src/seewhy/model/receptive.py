@@ -1,6 +1,5 @@
 """Receptive fields by arithmetic: which input pixels a cell of a layer's grid can see, read off the autograd graph."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,16 +7,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from seewhy.model.graph import Edge, between, kind, producers, saved, shape_of
-
-_POINTWISE = re.compile(
-    r"(Add|Sub|Mul|Div|Neg|Exp|Log|Pow|Sqrt|Rsqrt|Abs|Clamp|Clip|Maximum|Minimum|Where|Threshold"
-    r"|Relu|Hardtanh|LeakyRelu|Silu|Gelu|Hardswish|Hardsigmoid|Sigmoid|Tanh|Elu|Celu|Selu|Mish|Softplus|Prelu(Kernel)?"
-    r"|Clone|ToCopy|Alias|Contiguous|NativeDropout|(Native|Cudnn|Miopen)BatchNorm|NativeGroupNorm"
-    r"|Cat|Stack|Split(WithSizes)?|UnsafeSplit|Unbind|Select|Expand|View|UnsafeView|Reshape(Alias)?|Unsqueeze|Squeeze"
-    r"|Mean|Sum|Amax|Max|Transpose|Permute|Slice)"
-)
-_PAD = re.compile(r"(ConstantPadNd|ReflectionPad\dD|ReplicationPad\dD)")
-_POOL = re.compile(r"(MaxPool\dD\w*|AvgPool\dD)")
+from seewhy.model.kinds import OF_PLACES, PADS, POOLS
 
 
 @dataclass(frozen=True)
@@ -89,7 +79,7 @@ def _earlier(node: Node, fields: Fields, before: tuple[int, ...]) -> Fields | No
     if windows is not None:
         return tuple(field.through(*window) for field, window in zip(fields, windows, strict=True))
     kept = shape_of((node, 0))[-rank:] == before[-rank:]
-    return fields if kept and _POINTWISE.fullmatch(kind(node)) and not _turned(node, rank, len(before)) else None
+    return fields if kept and kind(node) in OF_PLACES and not _turned(node, rank, len(before)) else None
 
 
 def _windows(node: Node, rank: int, before: tuple[int, ...]) -> list[tuple[int, int, int]] | None:
@@ -97,14 +87,14 @@ def _windows(node: Node, rank: int, before: tuple[int, ...]) -> list[tuple[int, 
     name = kind(node)
     if name == "Convolution" and not saved(node, "transposed"):
         return _windowed(node, saved(node, "weight").shape, rank)
-    if _POOL.fullmatch(name):
+    if POOLS.fullmatch(name):
         return _windowed(node, saved(node, "kernel_size"), rank)
-    if _PAD.fullmatch(name):
+    if PADS.fullmatch(name):
         pads = saved(node, "pad" if name == "ConstantPadNd" else "padding")
-        ahead = [_signed(pad) for pad in pads[::2]] + [0] * rank
+        ahead = [*pads[::2], *[0] * rank]
         return [(1, ahead[axis], 0) for axis in reversed(range(rank))]
-    if name == "Slice" and (axis := _signed(saved(node, "dim")) % len(before) - len(before) + rank) >= 0:
-        start = _signed(saved(node, "start"))
+    if name == "Slice" and (axis := saved(node, "dim") % len(before) - len(before) + rank) >= 0:
+        start = saved(node, "start")
         start += before[axis - rank] if start < 0 else 0
         return [(saved(node, "step"), -start, 0) if axis == other else (1, 0, 0) for other in range(rank)]
     return None
@@ -119,13 +109,10 @@ def _windowed(node: Node, kernel: Sequence[int], rank: int) -> list[tuple[int, i
 
 def _turned(node: Node, rank: int, dims: int) -> bool:
     """Whether a transposition moves a spatial axis: a square grid's shape would not tell."""
+    if kind(node) == "T":
+        return True
     if kind(node) == "Transpose":
-        return any(_signed(saved(node, name)) % dims >= dims - rank for name in ("dim0", "dim1"))
+        return any(saved(node, name) % dims >= dims - rank for name in ("dim0", "dim1"))
     if kind(node) == "Permute":
-        return [_signed(dim) % dims for dim in saved(node, "dims")][-rank:] != list(range(dims - rank, dims))
+        return [dim % dims for dim in saved(node, "dims")][-rank:] != list(range(dims - rank, dims))
     return False
-
-
-def _signed(number: int) -> int:
-    # autograd shows saved negative integers as unsigned ones of 64 bits
-    return number - 2**64 if number >= 2**63 else number

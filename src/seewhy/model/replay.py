@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from seewhy.model.capture import Capture, Spot, capture, rerouted
+from seewhy.model.capture import Capture, capture
 from seewhy.model.observe import untouched
 from seewhy.model.outputs import tensors
+from seewhy.model.spot import Spot, rerouted
 from seewhy.model.tokens import Layout
 from seewhy.model.trunk import Trunk, rows_of
 from seewhy.tensor import chunked

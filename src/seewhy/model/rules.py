@@ -16,16 +16,11 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from seewhy.model.graph import between, kind, saved
+from seewhy.model.kinds import FLOORS, LARGEST, LEAKY, NO_RECTIFIERS
 from seewhy.types import MethodError
 
 Gradients = tuple[Tensor | None, ...]
 
-_LEAKY = {"LeakyRelu", "PreluKernel", "RreluWithNoise"}
-_FLOOR = {"Threshold": "threshold", "Hardtanh": "min_val", "Clamp": "min", "ClampMin": "min"}
-_LARGEST = {"Maximum", "Fmax"}
-_OTHER = {"Gelu", "Silu", "Hardswish", "Mish", "Elu", "Celu", "Softplus", "Sigmoid", "Hardsigmoid", "LogSigmoid"} | {
-    *("Tanh", "Glu", "Hardtanh", "Hardshrink", "Softshrink"),
-}
 _NAMES = {"guided": "guided backpropagation", "deconvnet": "deconvnet"}
 
 
@@ -69,7 +64,7 @@ def ruled(rule: str, scores: Sequence[Tensor], inputs: Tensor) -> Iterator[Recti
     roots = [score.grad_fn for score in scores if score.grad_fn is not None]
     nodes = dict.fromkeys(node for root in roots for node in between(root, leaf))
     rectifiers = [node for node in nodes if _rectifies(node)]
-    others = Counter(kind(node).lower() for node in nodes if kind(node) in _OTHER and not _rectifies(node))
+    others = Counter(kind(node).lower() for node in nodes if kind(node) in NO_RECTIFIERS and not _rectifies(node))
     if not rectifiers:
         raise MethodError(_without_rectifier(rule, others))
     with ExitStack() as stack:
@@ -82,11 +77,11 @@ def ruled(rule: str, scores: Sequence[Tensor], inputs: Tensor) -> Iterator[Recti
 def _rectifies(node: Node) -> bool:
     """Whether the operation is max(z, 0), perhaps with a ceiling or a leak."""
     name = kind(node)
-    if name == "Relu" or name in _LEAKY:
+    if name == "Relu" or name in LEAKY:
         return True
-    if name in _FLOOR:
-        return _is_zero(saved(node, _FLOOR[name]))
-    return name in _LARGEST and _constant(node) is not None
+    if name in FLOORS:
+        return _is_zero(saved(node, FLOORS[name]))
+    return name in LARGEST and _constant(node) is not None
 
 
 def _is_zero(value: Any) -> bool:
@@ -105,7 +100,7 @@ def _constant(node: Node) -> Tensor | None:
 
 def _guided(node: Node) -> list[Any]:
     """Hooks that let the positive part in, and where the library counts z = 0 as open, close it."""
-    loose = kind(node) in _LARGEST or kind(node) in ("Clamp", "ClampMin")
+    loose = kind(node) in LARGEST or kind(node) in ("Clamp", "ClampMin")
     return [node.register_prehook(_positive), *([node.register_hook(_strict(node))] if loose else [])]
 
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from torch.autograd.graph import Node
 
-from seewhy.model.choice import Cells, Choice, choose, shares, spatial
-from seewhy.model.graph import ACTIVATIONS, kind, producers
+from seewhy.model.choice import Cells, Choice, choose, spatial, with_gradient
+from seewhy.model.graph import kind, producers
+from seewhy.model.kinds import ACTIVATIONS
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError, Selection
 from seewhy.wording import by
@@ -39,7 +40,8 @@ def select(trace: Trace, which: Selection) -> list[Choice]:
 
 
 def _finer(trace: Trace, last: Choice) -> Choice | None:
-    alive = _alive(trace, [cells for cells in spatial(trace) if _rectified(cells.edge[0]) and _twice(cells, last)])
+    found = [cells for cells in spatial(trace) if _rectified(cells.edge[0]) and _twice(cells, last)]
+    alive = with_gradient(trace, found)
     crossed = [cells for cells in alive if cells.edge in trace.cuts]
     if not alive:
         return None
@@ -61,13 +63,8 @@ def _rectified(node: Node) -> bool:
     return kind(node) in ACTIVATIONS
 
 
-def _alive(trace: Trace, found: list[Cells]) -> list[Cells]:
-    several = shares(trace, found) if found else []
-    return [cells for cells, share in zip(found, several, strict=True) if share > 0]
-
-
 def _convolutions(trace: Trace) -> list[Choice]:
-    alive = _alive(trace, [cells for cells in spatial(trace) if kind(cells.edge[0]) == "Convolution"])
+    alive = with_gradient(trace, [cells for cells in spatial(trace) if kind(cells.edge[0]) == "Convolution"])
     if not alive:
         raise LayerError(
             "no convolution of this model puts out a grid with a gradient; name the layers with layer=[...]"

@@ -161,7 +161,7 @@ def _told(count: str, channel: int, shape: Sequence[int], size: Sequence[int], c
     known = patches if "+" in count else clues.patches.get(axis) or patches
     grid = _grid_of(len(known), size, clues.grids) or _grid_of(len(known), size, ())
     if grid is None:
-        raise LayerError(f"{len(known)} patch tokens make no grid of an image of {'x'.join(map(str, size))}; {_TOKENS}")
+        raise LayerError(f"{len(known)} patch tokens make no grid of an image of {by(size)}; {_TOKENS}")
     return Layout("bnc" if axis == 1 else "bcn", grid, known)
 
 

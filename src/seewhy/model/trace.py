@@ -5,49 +5,21 @@ activation is held by name, and an in-place operation after a module does not bl
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
-from torch.overrides import TorchFunctionMode
 
-from seewhy.model.capture import Spot
-from seewhy.model.graph import Edge, between, cuts_between, edge_of, kind, producers, readers_of, shape_of
-from seewhy.model.observe import outside_inference, sets_grad_mode, untouched, watched
+from seewhy.model.functions import Functions
+from seewhy.model.graph import Edge, between, cuts_between, edge_of, kind, producers, readers_of
+from seewhy.model.kinds import COPIES, FOLDS, LENGTHS_OF_ONE, SQUASHING
+from seewhy.model.observe import outside_inference, passed_back, untouched, watched
 from seewhy.model.outputs import tensors
-from seewhy.types import LayerError, ModelError, Path
-
-_Seen = tuple[str, int, Path, tuple[int, ...], Edge | None]
-
-_RECTIFIERS = {
-    *("relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu"),
-    *("silu", "gelu", "mish", "softplus", "hardtanh", "hardswish"),
-}
-_RESHAPES = {"View", "Reshape", "ReshapeAlias", "UnsafeView", "Squeeze", "Unsqueeze", "Alias", "Clone", "ToCopy"}
-_JOINS = {torch.cat, torch.concat, torch.concatenate}
-
-
-@dataclass(frozen=True)
-class Traced:
-    """A tensor that a layer put out: `name` is the module, `module@2` its second call, or `module + relu`.
-
-    `spot` is where a capture finds it; `edge` is None where the image has no part in it; `order` counts outputs as they
-    came.
-    """
-
-    name: str
-    spot: Spot
-    shape: tuple[int, ...]
-    edge: Edge | None
-    order: int
-
-    @property
-    def path(self) -> Path:
-        """Leads to the tensor inside an output that is a tuple or mapping."""
-        return self.spot.index
+from seewhy.model.owners import Seen, Traced, by_name, named, owners_of, rectified_by_function
+from seewhy.types import LayerError, Path
 
 
 @dataclass(frozen=True)
@@ -92,12 +64,12 @@ class Trace:
         leaf, given, inputs, kwargs = _with_leaf(inputs, kwargs)
         version = given._version
         modules = {name: module for name, module in model.named_modules() if name}
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
 
         def see(name: str, call: int, output: Any) -> None:
             seen.extend((name, call, path, tuple(tensor.shape), edge_of(tensor)) for path, tensor in tensors(output))
 
-        functions = _Functions()
+        functions = Functions()
         with untouched(model), torch.enable_grad(), watched(modules, see) as calls, functions:
             scores = select(model(*inputs, **kwargs))
         root = edge_of(scores)
@@ -106,10 +78,10 @@ class Trace:
                 f"the score tensor of shape {tuple(scores.shape)} does not depend on the image, so no layer explains "
                 "it; pass a model whose forward pass is differentiable, without detach, inference_mode or numpy inside"
             )
-        outputs = _named(seen, calls)
+        outputs = named(seen, calls)
         nodes = between(root[0], torch.autograd.graph.get_gradient_edge(leaf).node)
-        owners = _owners(outputs)
-        owners |= _functional(functions.rectified, owners)
+        owners = owners_of(outputs)
+        owners |= rectified_by_function(functions.rectified, owners)
         generator = torch.Generator().manual_seed(0)
         return Trace(
             model=model,
@@ -118,7 +90,7 @@ class Trace:
             projection=torch.randn(scores.shape, generator=generator).to(scores),
             modules=modules,
             calls=dict(calls),
-            outputs=_by_name([*outputs, *(traced for traced in owners.values() if traced.spot.rectifier)]),
+            outputs=by_name([*outputs, *(traced for traced in owners.values() if traced.spot.rectifier)]),
             owners=owners,
             nodes=nodes,
             positions={node: position for position, node in enumerate(nodes)},
@@ -133,9 +105,9 @@ class Trace:
     def squashed(self) -> bool:
         """Whether the score tensor is what a sigmoid or softmax put out, as it is or in another shape."""
         node = self.score[0]
-        while kind(node) in _RESHAPES and len(producers(node)) == 1:
+        while kind(node) in FOLDS | COPIES | LENGTHS_OF_ONE and len(producers(node)) == 1:
             node = producers(node)[0][0]
-        return kind(node) in ("Sigmoid", "Softmax")
+        return kind(node) in SQUASHING
 
     def cuts_of(self, edge: Edge) -> tuple[Edge, ...]:
         """The tensors that every path from the image to this one crosses, itself first."""
@@ -161,57 +133,17 @@ class Trace:
 
     def gradients(self, edges: Sequence[Edge]) -> list[Float[Tensor, "..."] | None]:
         """Gradients of a fixed random projection of the score tensor at these edges; None where there are none."""
-        try:
-            with untouched(self.model):  # checkpointing runs parts of the model again in the backward pass
-                found = torch.autograd.grad(
-                    [GradientEdge(*self.score)],
-                    [GradientEdge(*edge) for edge in edges],
-                    grad_outputs=[self.projection],
-                    retain_graph=True,
-                    allow_unused=True,
-                )
-        except RuntimeError as error:
-            if "use_reentrant=True" not in str(error):
-                raise
-            raise ModelError(
-                "the model recomputes activations by reentrant checkpointing, which hides them from the graph; switch "
-                "gradient checkpointing off, or use its non-reentrant form (use_reentrant=False)"
-            ) from error
+        if not edges:
+            return []
+        with passed_back(self.model):
+            found = torch.autograd.grad(
+                [GradientEdge(*self.score)],
+                [GradientEdge(*edge) for edge in edges],
+                grad_outputs=[self.projection],
+                retain_graph=True,
+                allow_unused=True,
+            )
         return list(found)
-
-
-class _Functions(TorchFunctionMode):
-    """Notes what the graph does not keep: rectifiers called as functions, the lengths of what was joined, and gates."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.rectified: list[tuple[Edge, str, Edge]] = []
-        self.joined: dict[Node, tuple[int, ...]] = {}
-        self.gated = False
-        self._closed = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if sets_grad_mode(func):
-            self.gated = self.gated or bool(args[0] and not self._closed)  # a capture runs the trunk without a graph
-            self._closed = not args[0]
-            return None if self._closed else func(*args)
-        name = getattr(func, "__name__", "").strip("_")
-        before = edge_of(args[0]) if name in _RECTIFIERS and args and isinstance(args[0], Tensor) else None
-        result = func(*args, **(kwargs or {}))
-        self.gated = self.gated or (self._closed and isinstance(result, Tensor) and result.requires_grad)
-        after = edge_of(result) if before or func in _JOINS else None
-        if before and after:
-            self.rectified.append((before, name, after))
-        elif after:
-            parts, dim = _joined(*args, **(kwargs or {}))
-            self.joined[after[0]] = tuple(part.shape[dim] for part in parts)
-        return result
-
-
-def _joined(tensors: Sequence[Tensor], dim: int = 0, **_options: Any) -> tuple[Sequence[Tensor], int]:
-    return tensors, dim
 
 
 def _with_leaf(
@@ -228,44 +160,3 @@ def _with_leaf(
                 return leaf, copy, (*inputs[:place], copy, *inputs[place + 1 :]), kwargs
             return leaf, copy, inputs, {**kwargs, place: copy}
     raise LayerError("no image among the inputs: got no tensor of floating point numbers; pass the images first")
-
-
-def _named(seen: Sequence[_Seen], calls: Mapping[str, int]) -> list[Traced]:
-    return [
-        Traced(name if calls[name] == 1 else f"{name}@{call}", Spot(name, call, path), shape, edge, order)
-        for order, (name, call, path, shape, edge) in enumerate(seen)
-    ]
-
-
-def _by_name(outputs: Sequence[Traced]) -> dict[str, tuple[Traced, ...]]:
-    found: dict[str, tuple[Traced, ...]] = {}
-    for traced in outputs:
-        found[traced.name] = (*found.get(traced.name, ()), traced)
-    return found
-
-
-def _owners(outputs: Sequence[Traced]) -> dict[Edge, Traced]:
-    """Each tensor's outermost module: hooks fire inside out, so an enclosing one comes later.
-
-    One that merely passes a tensor on (an Identity further down) does not take it over, nor does a tuple around it.
-    """
-    owners: dict[Edge, Traced] = {}
-    for traced in outputs:
-        if traced.edge is None:
-            continue
-        owner = owners.get(traced.edge)
-        encloses = owner is not None and owner.spot.module.startswith(traced.spot.module + ".")
-        if owner is None or (not traced.path and (owner.path or encloses)):
-            owners[traced.edge] = traced
-    return owners
-
-
-def _functional(rectified: Sequence[tuple[Edge, str, Edge]], owners: Mapping[Edge, Traced]) -> dict[Edge, Traced]:
-    """Rectifiers applied by function to a module's output, which no module puts out: `features + relu`."""
-    found: dict[Edge, Traced] = {}
-    for before, name, after in rectified:
-        owner = owners.get(before)
-        if owner is not None and after not in owners:
-            spot = replace(owner.spot, rectifier=name)
-            found[after] = Traced(f"{owner.name} + {name}", spot, shape_of(after), after, owner.order)
-    return found

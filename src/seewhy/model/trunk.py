@@ -8,16 +8,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from seewhy.model.capture import Spot
 from seewhy.model.observe import untouched, watched
+from seewhy.model.outputs import mapped
+from seewhy.model.spot import Spot
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Trunk:
             if reached:
                 return
             del ended[start:]  # parts of this module: it gives back all of it
-            ended.append((name, _detached(output)))
+            ended.append((name, mapped(output, Tensor.detach)))
             if (name, call) == (spot.module, spot.call):
                 reached.append(True)
 
@@ -89,7 +89,7 @@ class Trunk:
         def stub(*args: Any, **kwargs: Any) -> Any:
             if threading.get_ident() != owner or not outputs:
                 return forward(*args, **kwargs)
-            return _mapped(outputs.popleft(), rows_of_own if own else rows_of_all)
+            return mapped(outputs.popleft(), rows_of_own if own else rows_of_all)
 
         def rows_of_all(tensor: Tensor) -> Tensor:
             return rows_of(tensor, rows, self.images)
@@ -108,22 +108,3 @@ def rows_of(value: Tensor, rows: Int[Tensor, " m"], images: int) -> Tensor:
     if bool((rows == first).all()):
         return value[first : first + 1].expand(len(rows), *value.shape[1:])
     return value[rows]
-
-
-def _detached(output: Any) -> Any:
-    return _mapped(output, Tensor.detach)
-
-
-def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A nested output with every tensor changed; containers are copied."""
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, Mapping):
-        changed = cast(dict[Any, Any], copy(output))
-        for key, value in cast(Mapping[Any, Any], output).items():
-            changed[key] = _mapped(value, change)
-        return changed
-    if isinstance(output, tuple | list):
-        parts = [_mapped(part, change) for part in cast(Sequence[Any], output)]
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-    return output
