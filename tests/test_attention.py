@@ -1,6 +1,5 @@
 """Attention methods on plain tensors: oracles, wrong twins, identities, and what must hold for all of them."""
 
-import inspect
 import itertools
 from collections.abc import Callable
 
@@ -333,10 +332,3 @@ def test_more_blocks_than_there_are_are_refused(name: str, count: int) -> None:
     with pytest.raises(MethodError) as refused:
         run(name, draw(name), last_blocks=count)
     assert str(refused.value) == f"got last_blocks={count} for a model of 3 attention blocks; give 1 to 3, or 0 for all"
-
-
-@SINGLE
-def test_every_docstring_has_its_formula_identity_reference_and_weakness(name: str) -> None:
-    text = inspect.getdoc(METHODS[name]) or ""
-    for part in ("L", "Identity:", "Args:", "Returns:", "Reference:", "Weakness:", *options(METHODS[name])):
-        assert part in text, part

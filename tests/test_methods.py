@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import re
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +15,7 @@ import oracles_pixel
 import oracles_smooth
 from oracles import ORACLES, agree, expected
 from seewhy import facts, registry
+from seewhy.delegates.listed import DELEGATES
 from seewhy.ensemble import fuse
 from seewhy.facts import needs, options
 from seewhy.method import Method
@@ -23,6 +25,7 @@ from seewhy.types import MethodError, ShapeError
 
 FACTS = ("activations", "gradients", "class_weights")
 METHODS = {name: row for name, row in registry.METHODS.items() if name in {name for name, _ in ORACLES}}
+EVERY = {**registry.METHODS, **DELEGATES}
 GRIDS = [(7,), (4, 5), (2, 3, 4)]
 SINGLE = [pytest.param(row, id=row.name) for row in METHODS.values()]
 
@@ -339,11 +342,32 @@ def test_every_need_is_a_known_fact_and_every_option_has_a_type_and_a_default() 
     }
 
 
-def test_every_docstring_has_its_formula_identity_reference_and_weakness() -> None:
-    for row in registry.METHODS.values():
-        text = inspect.getdoc(row.function) or ""
-        for part in ("L", "Identity", "Args:", "Returns:", "Reference:", "Weakness:", *options(row.function)):
-            assert part in text, (row.name, part)
+PUBLISHED = r"arXiv:\d{4}\.\d{4,5}|\b(19|20)\d\d\b|No publication|None\."
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_docstring_has_the_sections_of_the_conventions(name: str) -> None:
+    row = EVERY[name]
+    text = inspect.getdoc(row.function) or ""
+    meaning, *paragraphs = text.partition("\n\nArgs:\n")[0].split("\n\n")
+    assert re.fullmatch(r"[^\n]{20,}\.", meaning)
+    assert any(re.match(r"[LSM](_\w+)? = .", paragraph) for paragraph in paragraphs)
+    assert any(re.match(r"Identity\w*(:| )", paragraph) for paragraph in paragraphs)
+    sections = re.findall(r"^([A-Z]\w+):$", text, re.MULTILINE)
+    assert [each for each in sections if each not in ("Raises", "Weakness")] == ["Args", "Returns", "Reference"]
+    assert "Weakness" in sections or row.weakness
+    told = text.partition("\nArgs:\n")[2].partition("\n\n")[0]
+    given = (*needs(row.function), *options(row.function))
+    assert re.findall(r"^    (\w+): \S", told, re.MULTILINE) == list(given)
+    assert re.search(PUBLISHED, text.partition("\nReference:\n")[2].partition("\n\n")[0])
+
+
+def test_nobody_adds_or_takes_a_method() -> None:
+    for rows in (registry.METHODS, DELEGATES):
+        with pytest.raises(TypeError):
+            rows["mine"] = rows[next(iter(rows))]
+        with pytest.raises(TypeError):
+            del rows[next(iter(rows))]
 
 
 @pytest.mark.parametrize(

@@ -646,11 +646,3 @@ def test_layers_that_do_not_match_are_said(method: Callable[..., Tensor]) -> Non
         method([], [], [])
     with pytest.raises(ShapeError, match="got 1 activations, 2 gradients and 1 enlargements"):
         method([A], [g, g], [identity])
-
-
-def test_every_docstring_has_its_formula_identity_reference_and_weakness() -> None:
-    for method in CASES:
-        text = inspect.getdoc(method) or ""
-        options = [p.name for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
-        for part in ("L", "Identity", "Args:", "Returns:", "Reference:", "Weakness:", *options):
-            assert part in text, (method.__name__, part)

@@ -1,5 +1,8 @@
 """The rows of the methods that are Captum's."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from seewhy.delegates import patches, pixels
 from seewhy.delegates.lending import library
 from seewhy.method import Method
@@ -78,7 +81,7 @@ _ROWS = (
     ),
 )
 
-DELEGATES: dict[str, Method] = {row.name: row for row in _ROWS}
+DELEGATES: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
 """Every method of Captum's that is handed on, by name."""
 
 

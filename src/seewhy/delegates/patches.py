@@ -27,6 +27,13 @@ def lime(
 ) -> PixelMap:
     """LIME: the weights of patches in a sparse linear model, fitted to the scores of images with random patches shown.
 
+    L_i = w_p(i),  w = argmin over w and w_0 of sum_z pi(z) (y(x_z) - w_0 - w z)^2 / 2 m + alpha |w|_1
+
+    where p(i) is the patch of pixel i, z has a 1 for each patch that x_z shows (x' covers the others), and pi(z) is the
+    greater the nearer x_z is to x, summing to m.
+
+    Identity: of a score that no patch changes, the map is zero.
+
     Args:
         inputs: x. Each image gets a model of its own.
         scorer: y, of changed images.
@@ -67,6 +74,10 @@ def kernel_shap(
 ) -> PixelMap:
     """KernelSHAP: patches' Shapley values, as a linear regression on random coalitions of patches.
 
+    L_i = w_p(i),  w = argmin of sum_z pi(z) (y(x_z) - y(x') - w z)^2,  pi(z) = (M - 1) / (binom(M, |z|) |z| (M - |z|))
+
+    where p(i) is the patch of pixel i, of M, and z has a 1 for each patch that x_z shows (x' covers the others).
+
     Identity: the values of all patches sum to y(x) - y(x'), to the rounding of a heavily weighted regression.
 
     Args:
@@ -106,6 +117,8 @@ def shapley_sampling(
     chunk: int | None = None,
 ) -> PixelMap:
     """Shapley values by sampling: what each patch adds to the score when patches are shown in random orders.
+
+    L_i = mean over orders of y(x' with x up to p(i)) - y(x' with x ahead of p(i)),  p(i) the patch of pixel i
 
     Identity: the values of all patches sum to y(x) - y(x'), whatever the number of orders.
 

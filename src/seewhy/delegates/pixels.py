@@ -36,6 +36,12 @@ def gradient_shap(
 ) -> PixelMap:
     """GradientSHAP: integrated gradients at random places on the ways from random references.
 
+    S_i = C(mean_j (x_ci + e_cij - x'_cij) g_ci(x'_j + u_j (x + e_j - x'_j))),  u_j ~ U(0, 1),  g = dy / dx
+
+    where C makes one of the color channels, e_j is noise, and x'_j one of the references.
+
+    Identity: with `channels="sum"`, one reference and no noise, the map of a linear score sums to y(x) - y(x').
+
     Args:
         inputs: x.
         scorer: y, of changed images.
@@ -71,6 +77,10 @@ def gradient_shap(
 def deep_lift(inputs: Images, scorer: Scorer, *, baseline: float | Tensor = 0.0, channels: str = "sum") -> PixelMap:
     """DeepLIFT: how far the score is from the baseline's, handed back through finite differences at every rectifier.
 
+    S_i = C(m_ci (x_ci - x'_ci)),  m as the gradient dy / dx, but (f(z) - f(z')) / (z - z') in place of f'(z)
+
+    where C makes one of the color channels, and z and z' are what a rectifier f gets for x and for x'.
+
     Identity: with `channels="sum"`, sum_i S_i = y(x) - y(x') where every nonlinear part is a module that Captum has a
     rule for and that runs once; a note says by how much that fails.
 
@@ -105,6 +115,10 @@ def deep_lift_shap(
 ) -> PixelMap:
     """DeepLIFT SHAP: the mean of DeepLIFT over several references.
 
+    S_i = mean_r S_i(x, x'_r),  S(x, x') the map of DeepLIFT
+
+    Identity: with `channels="sum"`, sum_i S_i = y(x) - mean_r y(x'_r), where that of DeepLIFT holds.
+
     Args:
         inputs: x.
         scorer: y, of changed images.
@@ -135,6 +149,10 @@ def deep_lift_shap(
 
 def lrp(inputs: Images, scorer: Scorer, *, channels: str = "sum") -> PixelMap:
     """LRP: the score handed back layer by layer, each input of a layer getting its share of what the layer put out.
+
+    S_i = C(R_ci),  R_before = sum_j z_ij / (z_j + epsilon sign z_j) R_j,  z_ij = w_ji a_i,  z_j = sum_i z_ij + b_j
+
+    from R = y at the score down to the image, a being what a layer gets; C makes one of the color channels.
 
     Identity: input times gradient in a network of ReLU without biases, whose sum is the score. Biases keep their share;
     a note says by how much the sum is off.
