@@ -333,6 +333,41 @@ def test_cam_on_a_network_that_pools_class_maps():
     torch.testing.assert_close(e.raw["2"], model[:3](x)[:, 3].detach())
 
 
+BEHIND = {
+    "a probability": (seewhy.Probability(1), lambda s: s.softmax(1)[:, 1]),
+    "a logarithm for each": (
+        [seewhy.LogProbability(n) for n in (0, 2, 4)],
+        lambda s: s.log_softmax(1)[range(3), [0, 2, 4]],
+    ),
+    "a contrast": (seewhy.Contrast(1, references=[2], gamma=0.5), lambda s: s[:, 1] - 0.5 * s[:, 2]),
+    "a residual less a class": (seewhy.ReST(1) - seewhy.Logit(0), lambda s: s[:, 1] + s.log_softmax(1)[:, 1] - s[:, 0]),
+}
+
+
+@pytest.mark.parametrize("what", list(BEHIND))
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"logits": s, "again": s, "more": s * 2}, lambda s: (s, s)])
+def test_cam_of_any_question_weighs_by_what_the_score_gains_by_each_mean(what, wrap):
+    """sum_k (dS / d mean A_k) A_k, wherever in the output the scores are: Z times Grad-CAM before its ReLU."""
+    asked, score = BEHIND[what]
+    model, x = net(), images()
+    a = F.relu(model.second(F.relu(model.first(x)))).detach()
+    means = a.mean((2, 3)).requires_grad_()
+    (weights,) = torch.autograd.grad(score(model.head(means)).sum(), means)
+    found = seewhy.explain(net(wrap=wrap), x, asked, "cam").raw["act@2"]
+    torch.testing.assert_close(found, torch.einsum("bc,bchw->bhw", weights, a))
+
+
+def test_cam_of_a_function_of_a_structured_output_says_what_is_missing():
+    read = lambda output: output["logits"].softmax(1)[:, 1] + output["more"][:, 0]  # noqa: E731
+    kind, said = message(model=net(wrap=lambda s: {"logits": s, "more": s * 2}), target=read, method="cam")
+    assert kind is MethodError
+    assert said == (
+        "CAM needs the gradient of the question with respect to the class scores, which a function of an output of "
+        "several tensors does not tell; ask by a class, a target such as Probability(3), or sums of these, or use "
+        "grad_cam"
+    )
+
+
 def test_options_and_the_signed_form():
     model, x = net(), images()
     signed = seewhy.explain(model, x, 1, rectify=False, align="tile")

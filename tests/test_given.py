@@ -1,5 +1,6 @@
 """What users give and what models return: squashed scores, labels, inputs that the model cannot take."""
 
+import json
 import subprocess
 import sys
 
@@ -39,6 +40,110 @@ def test_a_squashed_score_is_known_by_the_graph_behind_a_reshape():
     assert seewhy.explain(model, images).probabilities == pytest.approx(model(images).tolist())
     logits = squashing(nn.Identity(), 1)
     assert seewhy.explain(logits, images).probabilities == pytest.approx(logits(images).sigmoid()[:, 0].tolist())
+
+
+# Arguments of another kind
+
+WRONG = {
+    "target": {
+        "object()": "TargetError: got object as a target; give a class index, a label, a target or a function",
+        "{'a': 1}": "TargetError: got dict as a target; give a class index, a label, a target or a function",
+        "seewhy.Logit(3.5)": "TargetError: got 3.5 as a class; give its index or its label, or a list with one",
+        "seewhy.Logit([True, 1])": "TargetError: got True as a class; give its index or its label",
+        "seewhy.Rank(1.5)": "TargetError: got 1.5 as a place; give a whole number, where 1 is the predicted class",
+        "seewhy.Contrast(gamma='x')": "TargetError: gamma is 'x'; it is a number, such as 1: how much the references",
+        "seewhy.Contrast(references=2.5)": "TargetError: got 2.5 as a class; give its index or its label",
+        "seewhy.Contrast(weighting=numpy.zeros(2))": "TargetError: weighting is array([0., 0.]); it is 'mean' or",
+        "torch.sum": "TargetError: sum does not tell which arguments it takes; wrap it in a function of the output",
+        "nn.ReLU()": "TargetError: the target returned (2, 4); return one score per image, here (2,)",
+    },
+    "method": {
+        "3": "MethodError: got 3 as the method; give a method's name, such as 'grad_cam' (seewhy.METHODS lists them), "
+        "or a function whose positional parameters name facts",
+        "None": "MethodError: got None as the method; give a method's name",
+        "seewhy.METHODS['grad_cam']": "as the method; give a method's name",
+        "max": "MethodError: got <built-in function max> as the method; give a method's name",
+        "['grad_cam', 'cam']": "MethodError: got 2 methods; give one, or did you mean compare, which takes several?",
+    },
+    "layer": {
+        "3.5": "LayerError: got 3.5 as the layer; give a layer's name, the module itself, or several of them",
+        "['1', None]": "LayerError: got ['1', None] as the layer; give a layer's name",
+    },
+    "args": {"3": "ModelError: got int as args; they are a tuple of the model's further inputs: args=(x,)"},
+    "kwargs": {
+        "5": "ModelError: got int as kwargs; they are a dictionary of the model's keyword arguments: "
+        "kwargs={'mask': x}",
+        "{1: 2}": "ModelError: got dict as kwargs; they are a dictionary of the model's keyword arguments",
+    },
+    "options": {
+        "5": "MethodError: got 5 as options; give a dictionary from names to values, such as {'rectify': False}",
+        "{3: 4}": "MethodError: grad_cam has no option 3; its options are: rectify",
+    },
+    "rectify": {"'no'": "MethodError: the option rectify of grad_cam is 'no'; it takes bool"},
+    "align": {"[]": "MethodError: align is []; it is 'measured', 'analytic' or 'tile': choose one of them"},
+    "layout": {"3": "LayerError: got 3 as the layout; write one letter for each axis, such as layout='b h w c'"},
+    "ensemble": {
+        "'flips'": "MethodError: got 'flips' as the ensemble; give seewhy.Noise(), seewhy.Flips(), seewhy.Scales(), or "
+        "several of them",
+        "3": "MethodError: got 3 as the ensemble; give seewhy.Noise()",
+        "seewhy.Flips": "as the ensemble; give seewhy.Noise(), seewhy.Flips(), seewhy.Scales(), or several of them",
+        "[seewhy.Flips(), 2]": "MethodError: got [Flips(axes=(-1,)), 2] as the ensemble; give seewhy.Noise()",
+    },
+    "combine": {
+        "3": "MethodError: no way 3 of combining; choose 'mean' or 'mean_squares' or 'variance'",
+        "'median'": "MethodError: no way 'median' of combining; choose 'mean' or 'mean_squares' or 'variance'",
+    },
+    "output": {
+        "3.5": "ModelError: got 3.5 as output; give the key or index of the scores in the model's output, or a tuple "
+        "of these where they are nested",
+        "True": "ModelError: got True as output; give the key or index",
+    },
+    "labels": {
+        "3": "TargetError: got 3 as labels; give a list with the name of each class, in the order of the scores",
+        "'cats'": "TargetError: got 'cats' as labels; give a list with the name of each class",
+        "[1, 2, 3, 4]": "TargetError: got [1, 2, 3, 4] as labels; give a list with the name of each class",
+    },
+    "preprocess": {"numpy.zeros(2)": "ModelError: got ndarray as preprocess, which does not tell where on the photo"},
+    "differentiable": {"'yes'": "MethodError: differentiable is 'yes'; it is True or False: choose one of them"},
+    "images": {
+        "None": "ModelError: got NoneType for images, but it is not known how this model wants its photos",
+        "3": "ModelError: got int for images, but it is not known how this model wants its photos",
+    },
+    "model": {"3": "ModelError: got int as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"},
+}
+TRIED = """
+import json, sys
+import numpy, torch, seewhy
+from torch import nn
+
+model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+for verb, name, given in json.load(sys.stdin):
+    try:
+        asked = {"model": model, "images": torch.randn(2, 3, 9, 9), name: eval(given)}
+        getattr(seewhy, verb)(asked.pop("model"), asked.pop("images"), **asked)
+        print(json.dumps("nothing"))
+    except Exception as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"))
+"""
+
+
+def test_an_argument_of_another_kind_gets_one_sentence():
+    """In a process of its own, where types are not checked."""
+    several = {"target": "targets", "method": "methods", "layer": "layers"}
+    asked = [("explain", name, given) for name, known in WRONG.items() for given in known]
+    asked += [
+        ("compare", several.get(name, name), f"[{given}]" if name in several else given)
+        for _, name, given in asked
+        if name != "differentiable"
+    ]
+    of_layers = {"model", "images", "args", "kwargs", "output", "preprocess"}
+    asked += [("layers", name, given) for verb, name, given in asked if verb == "explain" and name in of_layers]
+    ran = subprocess.run([sys.executable, "-c", TRIED], input=json.dumps(asked), capture_output=True, text=True)
+    for (verb, name, given), said in zip(asked, map(json.loads, ran.stdout.splitlines()), strict=True):
+        kind = said.partition(": ")[0]
+        assert issubclass(getattr(seewhy, kind, type(None)), seewhy.SeewhyError), (verb, name, given, said)
+        assert "\n" not in said
+        assert verb != "explain" or WRONG[name][given] in said, (name, given, said)
 
 
 # Labels
@@ -163,16 +268,90 @@ def test_a_single_value_is_a_list_of_one():
 # What is said of a map
 
 
-def test_a_contrast_of_a_model_that_puts_out_probabilities_weighs_by_these():
-    model, images = squashing(nn.Softmax(1), 4), torch.randn(2, 3, 9, 9)
-    e = seewhy.explain(model, images, seewhy.Contrast(1, references=[0, 2], gamma=0.5))
-    p = model(images).detach()
-    weights = p[:, [0, 2]] / p[:, [0, 2]].sum(1, keepdim=True)
-    torch.testing.assert_close(e.scores, (weights * (p[:, [1]] - 0.5 * p[:, [0, 2]])).sum(1))
-    assert "the model puts out probabilities: what is asked of logits is asked of these" in e.notes
+OF_LOGITS = {
+    "a contrast": (seewhy.Contrast(), seewhy.Contrast()),
+    "the mean contrast": (seewhy.Contrast(weighting="mean"), seewhy.Contrast(weighting="mean")),
+    "a difference": (seewhy.Logit(1) - seewhy.Logit(2), seewhy.Logit(1) - seewhy.Logit(2)),
+    "the logarithm": (seewhy.LogProbability(1), seewhy.LogProbability(1)),
+    "a residual": (seewhy.ReST(1), 2 * seewhy.LogProbability(1)),  # a softmax does not tell y alone
+}
+OF_SIGMOIDS = {
+    "a contrast": (seewhy.Contrast(gamma=0.6), seewhy.Contrast(gamma=0.6)),
+    "the mean contrast": (seewhy.Contrast(gamma=0.6, weighting="mean"), seewhy.Contrast(gamma=0.6, weighting="mean")),
+    "a logit": (seewhy.Logit(1), seewhy.Logit(1)),
+    "a residual": (seewhy.ReST(1), lambda output: output[:, 1] + nn.functional.logsigmoid(output[:, 1])),
+}
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "shapley_cam", "score_cam"])
+@pytest.mark.parametrize(
+    ("last", "what"),
+    [*(("softmax", what) for what in OF_LOGITS), *(("sigmoid", what) for what in OF_SIGMOIDS)],
+)
+@pytest.mark.filterwarnings("ignore::seewhy.MapWarning")  # on random weights some maps are zero
+def test_what_needs_logits_is_the_same_with_and_without_a_last_softmax_or_sigmoid(last, what, method):
+    of_probabilities, of_logits = (OF_LOGITS if last == "softmax" else OF_SIGMOIDS)[what]
+    plain, images = squashing(nn.Identity(), 4).double(), torch.randn(2, 3, 9, 9).double()
+    nn.init.normal_(plain[4].weight)
+    squashed = nn.Sequential(*plain[:5], nn.Softmax(1) if last == "softmax" else nn.Sigmoid())
+    one = seewhy.explain(squashed, images, of_probabilities, method, layer="1")
+    other = seewhy.explain(plain, images, of_logits, method, layer="1")
+    torch.testing.assert_close(one.raw["1"], other.raw["1"])
+    torch.testing.assert_close(one.scores, other.scores)
+    assert other.raw["1"].any() or method == "grad_cam"
+
+
+@pytest.mark.parametrize(
+    ("last", "note", "titles"),
+    [
+        (
+            nn.Softmax(1),
+            "the model puts out the probabilities p of a softmax: log p stands for the logits behind them, which it is "
+            "up to a number that all classes share",
+            ("p(cat)", "log p(cat)"),
+        ),
+        (
+            nn.Sigmoid(),
+            "the model puts out the probabilities p of a sigmoid: log p - log(1 - p) is read where logits are asked "
+            "for, and is these",
+            ("p(cat)", "logit(cat)"),
+        ),
+    ],
+)
+def test_a_title_names_the_number_that_was_differentiated(last, note, titles):
+    model, images = squashing(last, 4), torch.randn(2, 3, 9, 9)
+    labels = ["cat", "dog", "cow", "hen"]
+    p = model(images).detach()[:, 0]
+    for target, title in (("cat", titles[0]), (seewhy.Probability("cat"), "p(cat)"), (seewhy.Logit("cat"), titles[1])):
+        e = seewhy.explain(model, images, target, labels=labels)
+        assert e.target == (title, title)
+        assert e[0].caption()[0] == f"{title}  {100 * float(p[0]):.1f} %"
+        assert note in e.notes
+        read = {"p(cat)": p, "log p(cat)": p.log(), "logit(cat)": p.logit()}[title]
+        torch.testing.assert_close(e.scores, read)
+    best = p.argmax()
+    assert seewhy.explain(model, images, labels=labels).target[int(best)].startswith("p(")
+    plain = seewhy.explain(squashing(nn.Identity(), 4), images, "cat", labels=labels)
+    assert plain.target == ("cat", "cat")
+    assert not any("puts out" in note for note in plain.notes)
+
+
+def test_a_reference_of_itself_is_told():
     with pytest.raises(TargetError) as told:
-        seewhy.explain(model, images, seewhy.Contrast(1, references=[0, 1]))
+        seewhy.explain(squashing(nn.Identity(), 4), torch.randn(2, 3, 9, 9), seewhy.Contrast(1, references=[0, 1]))
     assert str(told.value) == "got 'class 1' as a reference of itself; name other classes to contrast it with"
+
+
+def test_a_sure_model_of_probabilities_is_told_the_way_out():
+    model = squashing(nn.Softmax(1), 4)
+    with torch.no_grad():
+        model[4].bias[2] = 20.0
+    for target in (None, 1, -seewhy.Rank(2), [seewhy.Rank(1), seewhy.Logit(2)]):
+        notes = seewhy.explain(model, torch.randn(2, 3, 9, 9), target, "hires_cam").notes
+        assert (
+            "the model is nearly sure, so the gradient of a probability nearly vanishes; explain the model without its "
+            "last softmax, whose logits keep it"
+        ) in notes
 
 
 @pytest.mark.parametrize(

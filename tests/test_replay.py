@@ -5,12 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seewhy.model.capture import Spot, capture
+from seewhy.model.capture import capture
 from seewhy.model.replay import Replay
+from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
-from seewhy.targets import Logit, Question, resolve
+from seewhy.question import Question
+from seewhy.targets import Logit
 
-QUESTIONS = tuple(resolve(Logit(k), Question((), (3, 5), None, 3)) for k in (1, 4))
+QUESTIONS = tuple(Logit(k).of(torch.zeros(3, 5), Question((), (3, 5), None, 3)) for k in (1, 4))
 SPOT = {"second": Spot("second"), "second + relu": Spot("second", rectifier="relu")}
 
 

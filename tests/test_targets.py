@@ -1,16 +1,34 @@
 """Questions: what each target reads, how they compose, and what is said of one that cannot be answered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from seewhy.question import Each, Question
+from seewhy.question import resolve as settle
 from seewhy.ranked import Contrast, Rank
-from seewhy.targets import Each, Logit, LogProbability, Probability, Question, ReST, class_of, describe, parse, resolve
+from seewhy.reading import logits_of
+from seewhy.targets import (
+    Logit,
+    LogProbability,
+    Probability,
+    ReST,
+    class_of,
+    describe,
+    parse,
+    saturates,
+)
 from seewhy.types import TargetError
 
 LABELS = ("tabby, tabby cat", "Egyptian cat", "boxer", "crane", "crane machine, crane")
 SCORES = torch.tensor([[1.0, 3.0, 2.0, -1.0, 0.5], [0.0, -2.0, 4.0, 1.0, 2.5]], dtype=torch.float64)
 ROWS = torch.arange(2)
+
+
+def resolve(target, about, scores=SCORES):
+    return settle(target, about, scores)
 
 
 def question(shape=(2, 5), labels=LABELS, path=()):
@@ -68,6 +86,105 @@ def test_what_the_algebra_cannot_take(wrong):
         wrong()
 
 
+# Whatever asks something: a class, one by its rank, a contrast, a sum of these, an own function
+
+KINDS = {
+    "a class": (lambda: Logit(0), SCORES[:, 0]),
+    "a label": (lambda: Logit("boxer"), SCORES[:, 2]),
+    "a probability": (lambda: Probability(1), SCORES.softmax(1)[:, 1]),
+    "a rank": (lambda: Rank(2), torch.tensor([2.0, 2.5]).double()),
+    "a contrast": (lambda: Contrast(0, references=[3], weighting="mean"), SCORES[:, 0] - SCORES[:, 3]),
+    "a weighed contrast": (lambda: Contrast(0, references=[3]), SCORES[:, 0] - SCORES[:, 3]),
+    "a residual": (lambda: ReST(1), SCORES[:, 1] + SCORES.log_softmax(1)[:, 1]),
+    "a sum": (lambda: Logit(1) - Rank(1), SCORES[:, 1] - SCORES.amax(1)),
+    "one for each": (lambda: parse([Rank(1), Probability(2)], 2), torch.stack([SCORES[0, 1], SCORES[1].softmax(0)[2]])),
+}
+each_kind = pytest.mark.parametrize("kind", list(KINDS))
+
+
+@each_kind
+def test_every_question_adds_and_scales(kind):
+    asked, value = KINDS[kind][0](), KINDS[kind][1]
+    function = lambda output: output[:, 4]  # noqa: E731
+    for found, expected in (
+        (-asked, -value),
+        (2 * asked, 2 * value),
+        (asked * np.float32(0.5), 0.5 * value),
+        (asked + Logit(4), value + SCORES[:, 4]),
+        (Logit(4) - asked, SCORES[:, 4] - value),
+        (asked - function, value - SCORES[:, 4]),
+        (function - asked, SCORES[:, 4] - value),
+        (asked - Rank(1), value - SCORES.amax(1)),
+        (Contrast(1, references=[2]) - 0.5 * asked, SCORES[:, 1] - SCORES[:, 2] - 0.5 * value),
+    ):
+        torch.testing.assert_close(read(found), expected)
+    for wrong in (
+        lambda: asked + 3,
+        lambda: 3 - asked,
+        lambda: asked * "2",
+        lambda: asked * True,
+        lambda: asked + Rank,
+    ):
+        with pytest.raises(TargetError, match="cannot"):
+            wrong()
+
+
+@each_kind
+def test_every_question_may_be_one_of_a_list(kind):
+    asked, value = KINDS[kind][0](), KINDS[kind][1]
+    torch.testing.assert_close(read([asked, 3]), torch.stack([value[0], SCORES[1, 3]]))
+    torch.testing.assert_close(read([Rank(3), -asked]), torch.stack([SCORES[0, 0], -value[1]]))
+
+
+@each_kind
+def test_a_settled_question_does_not_look_at_what_is_predicted_of_changed_images(kind):
+    settled = resolve(parse(-KINDS[kind][0](), 2), question())
+    rows = torch.tensor([1, 1, 0])
+    torch.testing.assert_close(settled(SCORES[rows], rows), -KINDS[kind][1][rows])
+    again = settled(SCORES.flip(1), ROWS)  # other scores, the same classes
+    assert torch.isfinite(again).all()
+    assert settled == resolve(settled, question(), SCORES.flip(1)) or kind == "one for each"
+
+
+def test_a_question_is_settled_by_explain_alone():
+    with pytest.raises(TargetError) as told:
+        (Rank(1) - Logit(2))(SCORES, ROWS)
+    assert str(told.value) == (
+        "Rank(place=1) depends on the clean scores, which a function of the output does not know; pass it to explain "
+        "as the target itself, or as a part of a sum or list of targets"
+    )
+    with pytest.raises(TargetError, match="the label 'boxer' is looked up where explain gets this target itself"):
+        Logit("boxer")(SCORES, ROWS)
+
+
+@pytest.mark.parametrize("returned", [lambda output: output, lambda output: 3.0, lambda output: output.sum()])
+def test_parts_of_a_sum_or_list_return_one_score_for_each_image(returned):
+    for asked in (Logit(1) - returned, [1, returned]):
+        with pytest.raises(TargetError, match=r"the target returned .*; return one score per image"):
+            read(asked)
+
+
+def test_the_gradient_of_a_sum_is_told_where_every_part_tells_it():
+    told = resolve(Rank(1) - 0.5 * Logit("boxer"), question()).gradient(SCORES, ROWS)
+    expected = torch.tensor([[0, 1, -0.5, 0, 0], [0, 0, 0.5, 0, 0]]).double()
+    assert told[0] == ()
+    torch.testing.assert_close(told[1], expected)
+    assert resolve(Rank(1) - Probability(0), question()).gradient(SCORES, ROWS) is None
+    assert resolve(Rank(1) + Contrast(), question()).gradient(SCORES, ROWS) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        (Rank(1) - Probability(1), ("logits",)),
+        ([Contrast(), 2 * Logit(0)], ("logits",)),
+        (Logit(1) - (lambda output, rows: output["more"][:, 0]), None),
+    ],
+)
+def test_what_is_read_of_the_output_is_told(asked, path):
+    assert resolve(parse(asked, 2), question(path=("logits",))).reads == path
+
+
 def test_arrays_are_classes():
     torch.testing.assert_close(read(np.array([1, 2])), torch.stack([SCORES[0, 1], SCORES[1, 2]]))
     torch.testing.assert_close(read(np.int64(2)), SCORES[:, 2])
@@ -103,6 +220,9 @@ def test_ranks_are_fixed_on_the_scores_they_are_given():
         (-Logit(1), "- Egyptian cat"),
         (0.5 * LogProbability(2), "0.5 log p(boxer)"),
         (Logit(1) - 0.5 * Logit(2), "Egyptian cat - 0.5 boxer"),
+        (Rank(1) - Rank(2), "Egyptian cat - boxer"),
+        (-Contrast(0, references=[2, 3]), "- (tabby against boxer, crane)"),
+        (2 * Contrast(0, references=[2], weighting="mean"), "2 tabby - 2 boxer"),
     ],
 )
 def test_targets_in_words(target, words):
@@ -127,6 +247,12 @@ def test_the_class_of_a_target():
         (3.5, "got float as a target"),
         (np.float64(1.7), "got float as a target"),
         ([True, False], "got True as a target"),
+        (Rank, "got the class Rank as a target"),
+        (max, "max does not tell which arguments it takes; wrap it in a function of the output: lambda output: max"),
+        (
+            lambda a, b, c: a,
+            r"<lambda> takes \(a, b, c\); a target is a function of \(output, rows\), or of the output",
+        ),
     ],
 )
 def test_targets_that_cannot_be_answered(target, message):
@@ -179,6 +305,104 @@ def test_without_gamma_a_contrast_is_the_class_and_with_one_reference_it_is_odd(
         one = contrast(classes=0, references=[2], gamma=1.0, weighting=weighting)
         other = contrast(classes="boxer", references=["tabby"], gamma=1.0, weighting=weighting)
         torch.testing.assert_close(one(SCORES, ROWS), -other(SCORES, ROWS))
+
+
+def test_a_contrast_is_with_three_classes_or_with_as_many_as_there_are():
+    for classes in (2, 3, 4, 5):
+        scores = SCORES[:, :classes]
+        about = Question((), (2, classes), None, 2)
+        for weighting in ("mean", "softmax"):
+            found = resolve(Contrast(0, weighting=weighting), about, scores)
+            named = resolve(Contrast(0, references=min(3, classes - 1), weighting=weighting), about, scores)
+            torch.testing.assert_close(found(scores, ROWS), named(scores, ROWS))
+
+
+def test_a_contrast_needs_another_class():
+    with pytest.raises(TargetError) as told:
+        resolve(Contrast(), Question((), (2, 1), None, 2), SCORES[:, :1])
+    assert str(told.value) == (
+        "a contrast is with other classes, and the model has a single score; ask for Logit(0), or -Logit(0) for what "
+        "speaks against it"
+    )
+
+
+def test_a_single_reference_needs_no_list():
+    one, listed = contrast(classes=0, references="boxer"), contrast(classes=0, references=["boxer"])
+    torch.testing.assert_close(one(SCORES, ROWS), listed(SCORES, ROWS))
+
+
+# Models that put out probabilities
+
+
+SQUASHED = {"softmax": SCORES.softmax(1), "sigmoid": SCORES.sigmoid()}
+
+
+@pytest.mark.parametrize("made", list(SQUASHED))
+def test_what_is_read_of_probabilities_and_what_it_is_called(made):
+    p, about = SQUASHED[made], Question((), (2, 5), LABELS, 2, made)
+    logit = p.log() if made == "softmax" else SCORES
+    called = "log p(boxer)" if made == "softmax" else "logit(boxer)"
+    for asked, expected, words in (
+        (2, p[:, 2], "p(boxer)"),
+        ("boxer", p[:, 2], "p(boxer)"),
+        (Probability(2), p[:, 2], "p(boxer)"),
+        (Logit(2), logit[:, 2], called),
+        (LogProbability(2), p[:, 2].log(), "log p(boxer)"),
+        (ReST(2), logit[:, 2] + p[:, 2].log(), f"{called} + log p(boxer)"),
+        (Rank(1), p.amax(1), "p(Egyptian cat)"),
+    ):
+        settled = resolve(parse(asked, 2), about, p)
+        torch.testing.assert_close(settled(p, ROWS), expected)
+        assert describe(settled, about, 0) == words
+
+
+@pytest.mark.parametrize("weighting", ["mean", "softmax"])
+@pytest.mark.parametrize("made", list(SQUASHED))
+@pytest.mark.parametrize("chosen", [{}, {"classes": 3, "references": 2}, {"references": [4]}])
+def test_a_contrast_of_probabilities_is_that_of_the_logits_behind_them(made, weighting, chosen):
+    scores = torch.randn(6, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    scores[:, 3], scores[:, 4] = scores.amin(1) - 2, scores.amin(1) - 1  # not near the top: p is on another scale there
+    p = {"softmax": scores.softmax(1), "sigmoid": scores.sigmoid()}[made]
+    asked, rows = Contrast(weighting=weighting, **chosen), torch.arange(6)
+    plain = resolve(asked, Question((), (6, 5), LABELS, 6), scores)
+    squashed = resolve(asked, Question((), (6, 5), LABELS, 6, made), p)
+    torch.testing.assert_close(squashed(p, rows), plain(scores, rows))
+    scaled = resolve(replace(asked, gamma=0.6), Question((), (6, 5), LABELS, 6), scores)(scores, rows)
+    told = resolve(replace(asked, gamma=0.6), Question((), (6, 5), LABELS, 6, made), p)(p, rows)
+    shift = 0.4 * scores.logsumexp(1) if made == "softmax" else 0.0  # which a softmax forgets
+    torch.testing.assert_close(told + shift, scaled)
+
+
+@pytest.mark.parametrize("made", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_probabilities_that_were_rounded_to_0_and_1_have_logits_without_a_gradient(made, precision):
+    p = torch.tensor([0.0, 0.25, 1.0], dtype=precision, requires_grad=True)
+    logits = logits_of(p, made)
+    assert logits.isfinite().all()
+    assert (logits.diff() > 0).all()
+    (gradient,) = torch.autograd.grad(logits.sum(), p)
+    inside = 4.0 if made == "softmax" else 1 / (0.25 * 0.75)
+    torch.testing.assert_close(gradient[:2].float(), torch.tensor([0.0, inside]), rtol=1e-2, atol=0)
+    assert gradient[2] == (1.0 if made == "softmax" else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "p", "flat"),
+    [
+        ("softmax", 0, [0.9999, 0.0001], True),
+        ("softmax", 1, [0.9999, 0.0001], True),
+        ("softmax", 1, [0.9, 0.1], False),
+        ("softmax", Logit(0), [0.9999, 0.0001], True),
+        ("softmax", Logit(1), [0.9999, 0.0001], False),
+        ("sigmoid", 1, [0.9999, 0.5], False),
+        ("sigmoid", 1, [0.5, 0.0001], True),
+        ("sigmoid", Logit(1), [0.5, 0.0001], False),
+        ("sigmoid", [Rank(1), -Probability(1)], [0.6, 0.0001], True),
+    ],
+)
+def test_which_probabilities_hardly_have_a_gradient(made, asked, p, flat):
+    p, about = torch.tensor([p, p]).double(), Question((), (2, 2), None, 2, made)
+    assert saturates(resolve(parse(asked, 2), about, p), p, about) == flat
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from seewhy.model.capture import Spot, capture
+from seewhy.model.capture import capture
 from seewhy.model.replay import Replay
+from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
-from seewhy.targets import Logit, Question, resolve
+from seewhy.question import Question
+from seewhy.targets import Logit
 
 
 def conv(a, b, stride=1):
@@ -77,7 +79,8 @@ def of(kind, spot, images=2, seed=0):
 
 
 def scores(replay, cells, rows, questions=(1, 4)):
-    asked = tuple(resolve(Logit(k), Question((), (len(replay.inputs), 5), None, len(replay.inputs))) for k in questions)
+    question = Question((), (len(replay.inputs), 5), None, len(replay.inputs))
+    asked = tuple(Logit(k).of(torch.zeros(question.shape), question) for k in questions)
     return replay.score_tail(asked, "layer", Layout("bc*", tuple(cells.shape[2:])), cells, rows)
 
 

@@ -14,17 +14,18 @@ from seewhy import targets
 from seewhy.ensemble import Change, changed
 from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
-from seewhy.facts import needs
 from seewhy.maps import Asked, Maps, Members, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
-from seewhy.ranked import Rank, Ranked
+from seewhy.question import Question, resolve
+from seewhy.ranked import Rank
 from seewhy.subject import Subject
 from seewhy.tensor import chunked
-from seewhy.types import MapWarning, Target, TargetError
+from seewhy.types import MapWarning, Target
 
-_OF_PROBABILITIES = "the model puts out probabilities: what is asked of logits is asked of these"
-_SATURATED = "the model is nearly sure, so the gradient of a probability nearly vanishes; a logit keeps it"
+_COMPLETE = 0.05
+"""Up to this share of the score, what parts miss of it is no news."""
+_SATURATED = "the model is nearly sure, so the gradient of a probability nearly vanishes"
 
 
 def answer(
@@ -36,7 +37,7 @@ def answer(
 ) -> list[Explanation]:
     """All explanations, in the order questions x methods x layers."""
     ways = [(each, each.group(group)) for each, group in product(methods, layers)]
-    needed = {name for each in methods for name in needs(each.method.function)}
+    needed = {name for each in methods for name in each.needed}
     seen, notes = observe(subject, needed, [group for _, group in ways], manner)
     resolved = [_resolved(each, seen) for each in questions]
     explanations: list[Explanation] = []
@@ -81,24 +82,38 @@ def _maps(
 
 def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
     """The target of one question, checked against the output; with a note where it was chosen or is doubtful."""
-    rank, question = Rank() if given is None else given, seen.question
-    if isinstance(rank, Ranked):
-        if len(question.shape) > 2:
-            raise TargetError(
-                f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
-            )
-        target = targets.resolve(rank.of(seen.scores, question), question)
-        if not isinstance(rank, Rank):
-            return target, [_OF_PROBABILITIES] if question.squashed else []
-        place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
-        by = "probability, which the model puts out" if question.squashed else "logit"
-        said = f"target: the class {place}, by its {by}"
-        if question.classes == 1:
-            said = "target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"
-        return target, [said, *([_SATURATED] if seen.saturated else [])]
-    target = targets.resolve(targets.parse(given, question.images), question)
-    said = [_OF_PROBABILITIES] if question.squashed else []
-    return target, [*said, *([_SATURATED] if targets.saturates(target, seen.probabilities, question) else [])]
+    question = seen.question
+    asked_for = Rank() if given is None else targets.parse(given, question.images)
+    target = resolve(asked_for, question, seen.scores)
+    said = _ranked(asked_for, question) if isinstance(asked_for, Rank) else _read(question)
+    if targets.saturates(target, seen.probabilities, question):
+        said.append(f"{_SATURATED}; {_kept(question)}")
+    return target, said
+
+
+def _ranked(rank: Rank, question: Question) -> list[str]:
+    if question.classes == 1:
+        return ["target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"]
+    place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
+    by = "probability, which the model puts out" if question.squashed else "logit"
+    return [f"target: the class {place}, by its {by}"]
+
+
+def _read(question: Question) -> list[str]:
+    """What stands for logits where the model puts out probabilities."""
+    if question.squashed is None:
+        return []
+    behind = {
+        "softmax": "log p stands for the logits behind them, which it is up to a number that all classes share",
+        "sigmoid": "log p - log(1 - p) is read where logits are asked for, and is these",
+    }
+    return [f"the model puts out the probabilities p of a {question.squashed}: {behind[question.squashed]}"]
+
+
+def _kept(question: Question) -> str:
+    if question.squashed is None:
+        return "a logit keeps it"
+    return f"explain the model without its last {question.squashed}, whose logits keep it"
 
 
 def _explanation(
@@ -118,6 +133,8 @@ def _explanation(
     told = [*notes, *(note for place in places for note in place.notes)]
     told += [*_about_method(each, places, notes), *_about_ensemble(each, seen.manner), *maps.remarks]
     told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
+    residual = maps.residual[q] if maps.residual else None
+    told += _about_residual(each, residual, scores)
     squared = seen.manner.combine != "mean" and bool(seen.manner.ensemble or each.method.ensemble)
     return Explanation(
         map=maps.resized[q],
@@ -137,6 +154,7 @@ def _explanation(
         notes=tuple(dict.fromkeys(told)),
         model=seen.subject.name,
         pictures=seen.subject.pictures,
+        residual=residual,
     )
 
 
@@ -145,6 +163,13 @@ def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) ->
         yield f"{each.method.title} does not look at the question: the target has no influence on this map"
     if len(places) > 1 and not each.together:
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"
+
+
+def _about_residual(each: Asked, residual: Float[Tensor, " b"] | None, scores: Float[Tensor, " b"]) -> Iterator[str]:
+    share = 0.0 if residual is None else float((residual.abs() / scores.abs().clamp_min(1e-12)).max())
+    if share > _COMPLETE:
+        missing = f"its parts miss what they should sum to by {share:.0%} of the score"
+        yield f"{each.method.title} is not complete here: {missing}"
 
 
 def _about_ensemble(each: Asked, manner: Manner) -> Iterator[str]:

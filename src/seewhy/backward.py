@@ -74,15 +74,16 @@ class Backward:
         """The scores' gradients `(q ...)` with respect to the score tensor, if nothing else of the output is read."""
         if self.told is not None:
             return self.told[1] if self.told[0] == path else None
-        read = self.capture.output
+        alone = all(getattr(target, "reads", None) == path for target in self.questions)
+        read = follow(self.capture.output, path) if alone else self.capture.output
         if not isinstance(read, Tensor) or not all(score.requires_grad for score in self.answers):
             return None
         create = self.capture.differentiable
-        alone = [
+        found = [
             torch.autograd.grad(score, read, torch.ones_like(score), retain_graph=True, create_graph=create)[0]
             for score in self.answers
         ]
-        return torch.stack(alone)
+        return torch.stack(found)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,21 @@
 """The two verbs: explain one question, compare several. One forward pass, shared evidence."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
+from seewhy import given
 from seewhy.answer import answer
 from seewhy.comparison import Comparison
 from seewhy.data.preprocess import Preprocess
 from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
-from seewhy.maps import asked
+from seewhy.maps import Asked, asked
 from seewhy.model.layers import Candidate
 from seewhy.model.locate import LayerName, Run, listed
-from seewhy.observation import Manner
 from seewhy.subject import subject
-from seewhy.types import LayerError, MethodError, Path
+from seewhy.types import MethodError, Path
 from seewhy.zoo import Loaded
 
 
@@ -72,10 +72,12 @@ def explain(
     Raises:
         SeewhyError: one of its kinds, each one sentence: what was got, the rule, the way out.
     """
-    chosen = {**(options or {}), **({} if rectify is None else {"rectify": rectify})}
-    ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
-    manner = Manner(align, layout, _changes(ensemble), combine, _path(output), differentiable)
-    return answer(ready, [target], [asked(method, chosen)], [_group(layer)], manner)[0]
+    chosen = {**given.options_of(options), **({} if rectify is None else {"rectify": rectify})}
+    manner = given.manner_of(align, layout, ensemble, combine, output, differentiable)
+    way, group = asked(given.method_of(method), chosen), given.layers_of(layer)
+    keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
+    ready = subject(model, images, args=args, kwargs=keywords, labels=names, preprocess=preprocess)
+    return answer(ready, [target], [way], [group], manner)[0]
 
 
 def compare(
@@ -123,38 +125,25 @@ def compare(
     Raises:
         SeewhyError: as `explain`.
     """
-    targets = [targets] if not isinstance(targets, list | tuple) else targets
-    layers = [layers] if isinstance(layers, str | nn.Module) else layers
-    methods = [methods] if isinstance(methods, str) or callable(methods) else methods
-    for what, given in (("targets", targets), ("methods", methods), ("layers", layers)):
-        if len(given) == 0:
-            raise MethodError(f"got no {what} to compare; give at least one")
-    ready = subject(model, images, args=args, kwargs=kwargs, labels=labels, preprocess=preprocess)
-    groups = [_group(each) for each in layers]
-    manner = Manner(align, layout, _changes(ensemble), combine, _path(output))
-    chosen = {} if rectify is None else {"rectify": rectify}
-    for name in options or {}:
-        if name not in methods:
-            raise MethodError(f"got options of {name!r}, which is none of the methods; name them as in methods=")
-    own = {method: (options or {}).get(method, {}) for method in methods if isinstance(method, str)}
-    ways = [asked(method, {**chosen, **own.get(cast(str, method), {})}) for method in methods]
+    targets, methods = given.several("targets", targets), given.several("methods", methods)
+    groups = [given.layers_of(each) for each in given.several("layers", layers)]
+    manner = given.manner_of(align, layout, ensemble, combine, output)
+    ways = _ways([given.method_of(each) for each in methods], given.options_of(options), rectify)
+    keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
+    ready = subject(model, images, args=args, kwargs=keywords, labels=names, preprocess=preprocess)
     return Comparison(tuple(answer(ready, targets, ways, groups, manner)), (len(targets), len(ways), len(groups)))
 
 
-def _group(layer: LayerName | Sequence[LayerName] | None) -> list[LayerName | None]:
-    if layer is None or isinstance(layer, str | nn.Module):
-        return [layer]
-    if not isinstance(layer, list | tuple) or not layer:
-        raise LayerError(f"got {layer!r} as the layer; give a layer's name, the module itself, or several of them")
-    return list(layer)
-
-
-def _changes(ensemble: Change | Sequence[Change]) -> tuple[Change, ...]:
-    return (ensemble,) if isinstance(ensemble, Change) else tuple(ensemble)
-
-
-def _path(output: str | int | Path | None) -> Path | None:
-    return (output,) if isinstance(output, str | int) else output
+def _ways(
+    methods: Sequence[str | Callable[..., Tensor]], options: Mapping[str, Any], rectify: bool | None
+) -> list[Asked]:
+    """The methods, each with its own options and with what is chosen for all."""
+    for name in options:
+        if name not in methods:
+            raise MethodError(f"got options of {name!r}, which is none of the methods; name them as in methods=")
+    chosen = {} if rectify is None else {"rectify": rectify}
+    own = {name: given.options_of(values) for name, values in options.items()}
+    return [asked(each, {**chosen, **(own.get(each, {}) if isinstance(each, str) else {})}) for each in methods]
 
 
 def layers(
@@ -182,5 +171,6 @@ def layers(
     Raises:
         LayerError: the scores do not depend on the images.
     """
-    ready = subject(model, images, args=args, kwargs=kwargs, labels=None, preprocess=preprocess)
-    return listed(Run(ready.module, ready.inputs, ready.args, ready.kwargs, _path(output)))
+    path, keywords = given.path_of(output), given.keywords_of(kwargs)
+    ready = subject(model, images, args=args, kwargs=keywords, labels=None, preprocess=preprocess)
+    return listed(Run(ready.module, ready.inputs, ready.args, ready.kwargs, path))

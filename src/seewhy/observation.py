@@ -13,17 +13,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.backward import Backward
 from seewhy.ensemble import Change
-from seewhy.evidence import Evidence, Head
+from seewhy.evidence import Evidence
 from seewhy.facts import OF_TOKENS
 from seewhy.model.attention import attentions
 from seewhy.model.blocks import Attended, attended, spots_of
 from seewhy.model.capture import Capture, capture
-from seewhy.model.locate import Auto, Found, LayerName, Place, Run, locate
+from seewhy.model.head import Head
+from seewhy.model.locate import Auto, Found, LayerName, Place, locate
 from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
+from seewhy.model.run import Run
+from seewhy.question import Question, Squashing
 from seewhy.subject import Subject
-from seewhy.targets import Question
 from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError, follow
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
@@ -95,11 +97,6 @@ class Observation:
             return self.scores
         return self.scores.sigmoid() if self.scores.shape[1] == 1 else self.scores.softmax(1)
 
-    @property
-    def saturated(self) -> bool:
-        """Whether the model puts out probabilities and is nearly sure, so that their gradients vanish."""
-        return self.question.squashed and float(self.scores.max()) > 0.999
-
     def evidence(self, asked_now: tuple[Target, ...]) -> list[Evidence]:
         """The evidence of every group of layers for some questions; they share one backward pass."""
         subject, known = self.subject, self.found.known
@@ -144,8 +141,8 @@ class Observation:
             except ModelError as error:
                 own, other = (" x ".join(map(str, x.shape[2:])) for x in (self.subject.inputs, inputs))
                 raise MethodError(
-                    f"the ensemble asks for images of {other} pixels beside {own}, which this model does not take; leave "
-                    "the scales out: ensemble=Flips(), or the method 'sharp' for 'best'"
+                    f"the ensemble asks for images of {other} pixels beside {own}, which this model does not take; "
+                    "leave the scales out: ensemble=Flips(), or the method 'sharp' for 'best'"
                 ) from error
         shown, attended = _shown(subject, found, self.plan, self.manner)
         return replace(self, subject=subject, found=found, shown=shown, attended=attended)
@@ -214,14 +211,19 @@ def _question(subject: Subject, shown: Capture, output: Path | None, squashed: b
             f"the model returned scores of shape {tuple(scores.shape)} for {len(subject.inputs)} images; the first "
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
-    question = Question(path, tuple(scores.shape), subject.labels, len(subject.inputs), squashed or _sum_to_1(scores))
+    made = _squashing(scores, squashed)
+    question = Question(path, tuple(scores.shape), subject.labels, len(subject.inputs), made)
     _check_labels(question)
     return question, [note] if note else []
 
 
-def _sum_to_1(scores: Tensor) -> bool:
-    several = scores.ndim == 2 and scores.shape[1] > 1
-    return several and bool((scores >= 0).all()) and bool((scores.sum(1) - 1).abs().max() < 1e-3)
+def _squashing(scores: Tensor, squashed: bool) -> Squashing | None:
+    """What made the scores probabilities: a softmax where a row sums to 1, else a sigmoid if the graph tells of one."""
+    tolerance = max(1e-3, 8 * torch.finfo(scores.dtype).eps * squashed)  # a known softmax sums as precisely as it can
+    several = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
+    if several and bool((scores.float().sum(1) - 1).abs().max() < tolerance):
+        return "softmax"
+    return "sigmoid" if squashed else None
 
 
 def _check_labels(question: Question) -> None:

@@ -5,41 +5,46 @@ They become targets of fixed classes once; changed copies of an image never take
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from numbers import Real
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy import targets
-from seewhy.targets import Class, Logit, Question
+from seewhy.question import Question, Squashing, minus, minus_from, negative, plus, resolve, times
+from seewhy.reading import logits_of
+from seewhy.targets import Class, ClassScore, Logit, class_of, classes_of
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 
-
-@runtime_checkable
-class Ranked(Protocol):
-    """A question that becomes a target when the clean scores are known."""
-
-    def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> Target:
-        """The target for images with these scores."""
-        ...
+_NEAREST = 3
+"""How many classes a contrast is with, where there are as many and nobody says."""
 
 
 @dataclass(frozen=True)
 class Rank:
-    """The logit of the class that comes in at this place with each image: 1 is the predicted class."""
+    """The score of the class that comes in at this place with each image: 1 is the predicted class."""
 
     place: int = 1
 
-    def of(self, scores: Float[Tensor, "b k"], _question: Question, /) -> Target:
+    def __post_init__(self) -> None:
+        if not _is_whole(self.place):
+            raise TargetError(f"got {self.place!r} as a place; give a whole number, where 1 is the predicted class")
+
+    def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> ClassScore:
         """The classes at this place, as a target.
 
         Raises:
             TargetError: there are not that many classes.
         """
+        _check_ranked(question)
         if not 1 <= self.place <= scores.shape[1]:
             raise TargetError(f"asked for the class at place {self.place}; the model has {scores.shape[1]} classes")
-        return Logit([int(index) for index in scores.topk(self.place, dim=1).indices[:, -1]])
+        indices = scores.topk(self.place, dim=1).indices[:, -1]
+        return ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
+
+    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
+    __neg__, __mul__, __rmul__ = negative, times, times
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,18 @@ class Contrast:
 
     over the `references` d whose logits are nearest to y_c on the clean pass, or that are named.
 
-    Identity: gamma = 0 is the logit of c; with one reference and gamma = 1, c and d exchanged is the negative.
+    Identity: gamma = 0 is the logit of c; with one reference and gamma = 1, c and d exchanged is the negative. With
+    gamma = 1 a softmax at the model's end changes nothing, since it keeps the differences of logits (see `Logit`).
 
     Args:
         classes: c, by index or label, one for all images or one for each; None: the predicted class.
-        references: how many of the nearest classes, or which ones.
+        references: how many of the nearest classes, or which ones; None: three, or as many as there are.
         gamma: how much the references count: the authors' code has 1, torch-cam .6.
         weighting: "softmax" as the authors' code and pytorch-grad-cam have it, where p has a gradient too; or "mean",
             as in the paper's text and torch-cam.
+
+    Raises:
+        TargetError: an argument of another kind.
 
     Reference:
         Zhang et al., Finer-CAM: Spotting the Difference Reveals Finer Details for Visual Explanation, CVPR 2025,
@@ -66,54 +75,74 @@ class Contrast:
     """
 
     classes: Class | Sequence[Class] | None = None
-    references: int | Sequence[Class] = 3
+    references: int | str | Sequence[Class] | None = None
     gamma: float = 1.0
     weighting: str = "softmax"
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            classes_of(self.classes)
+        if self.references is not None:
+            classes_of(self.references)
+        if not isinstance(cast(object, self.gamma), Real) or isinstance(self.gamma, bool):
+            raise TargetError(f"gamma is {self.gamma!r}; it is a number, such as 1: how much the references count")
+        if not isinstance(cast(object, self.weighting), str) or self.weighting not in ("mean", "softmax"):
+            raise TargetError(f"weighting is {self.weighting!r}; it is 'mean' or 'softmax': choose one of them")
 
     def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> Target:
         """The contrast for images with these scores.
 
         Raises:
-            TargetError: an unknown class or weighting, or no reference.
+            TargetError: an unknown class, or no reference.
         """
-        if self.weighting not in ("mean", "softmax"):
-            raise TargetError(f"weighting is {self.weighting!r}; it is 'mean' or 'softmax': choose one of them")
+        _check_ranked(question)
         own = self._own(scores, question)
-        others = self._others(scores, own, question)
+        others = self._others(logits_of(scores, question.squashed), own, question)
         if self.weighting == "softmax":
-            return Weighed(own, others, self.gamma, question.path, question.squashed)
-        fixed = [targets.resolve(Logit([row[place] for row in others]), question) for place in range(len(others[0]))]
-        total: Any = targets.resolve(Logit(list(own)), question)
-        for other in fixed:
-            total = total - (self.gamma / len(fixed)) * cast(Any, other)
-        return total
+            return Weighed(own, others, float(self.gamma), question.path, question.squashed)
+        total: Any = Logit(own)
+        for place in range(len(others[0])):
+            total = total - (self.gamma / len(others[0])) * Logit([row[place] for row in others])
+        return resolve(total, question, scores)
 
     def _own(self, scores: Float[Tensor, "b k"], question: Question) -> tuple[int, ...]:
         if self.classes is None:
             return tuple(int(index) for index in scores.argmax(1))
-        given = targets.resolve(Logit(self.classes), question)
-        classes = [targets.class_of(given, image) for image in range(question.images)]
-        return tuple(cast(list[int], classes))
+        given = resolve(Logit(self.classes), question, scores)
+        return tuple(cast(int, class_of(given, image)) for image in range(question.images))
 
     def _others(
-        self, scores: Float[Tensor, "b k"], own: tuple[int, ...], question: Question
+        self, logits: Float[Tensor, "b k"], own: tuple[int, ...], question: Question
     ) -> tuple[tuple[int, ...], ...]:
-        if not isinstance(self.references, int):
-            named = [targets.class_of(targets.resolve(Logit(each), question), 0) for each in self.references]
-            if not named:
-                raise TargetError("got no references to contrast with; name at least one class, or say how many")
-            if set(named) & set(own):
-                label = question.label(next(iter(set(own) & set(cast(list[int], named)))))
-                raise TargetError(f"got {label!r} as a reference of itself; name other classes to contrast it with")
-            return (tuple(cast(list[int], named)),) * question.images
-        if not 1 <= self.references < scores.shape[1]:
+        if self.references is not None and not _is_whole(self.references):
+            return (self._named(logits, own, question),) * question.images
+        rivals = question.classes - 1
+        if rivals == 0:
             raise TargetError(
-                f"asked for {self.references} classes to contrast with; the model has {scores.shape[1] - 1} others"
+                "a contrast is with other classes, and the model has a single score; ask for Logit(0), or -Logit(0) "
+                "for what speaks against it"
             )
-        distance = (scores - scores.gather(1, torch.tensor(own, device=scores.device)[:, None])).abs()
+        count = min(_NEAREST, rivals) if self.references is None else cast(int, self.references)
+        if not 1 <= count <= rivals:
+            raise TargetError(f"asked for {count} classes to contrast with; the model has {rivals} others")
+        distance = (logits - logits.gather(1, torch.tensor(own, device=logits.device)[:, None])).abs()
         distance[torch.arange(len(own)), list(own)] = torch.inf
-        nearest: list[list[int]] = distance.topk(self.references, largest=False).indices.tolist()
+        nearest: list[list[int]] = distance.topk(count, largest=False).indices.tolist()
         return tuple(tuple(row) for row in nearest)
+
+    def _named(self, logits: Float[Tensor, "b k"], own: tuple[int, ...], question: Question) -> tuple[int, ...]:
+        given = classes_of(self.references)
+        targets = [resolve(Logit(each), question, logits) for each in (given if isinstance(given, tuple) else (given,))]
+        named = tuple(cast(int, class_of(target, 0)) for target in targets)
+        if not named:
+            raise TargetError("got no references to contrast with; name at least one class, or say how many")
+        if set(named) & set(own):
+            label = question.label(next(iter(set(own) & set(named))))
+            raise TargetError(f"got {label!r} as a reference of itself; name other classes to contrast it with")
+        return named
+
+    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
+    __neg__, __mul__, __rmul__ = negative, times, times
 
 
 @dataclass(frozen=True)
@@ -124,19 +153,34 @@ class Weighed:
     others: tuple[tuple[int, ...], ...]
     gamma: float
     path: Path
-    squashed: bool = False
+    squashed: Squashing | None = None
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """sum_d p_d (y_c - gamma y_d) / sum_d p_d for each row."""
         scores = follow(output, self.path)
         own = torch.tensor(self.own, device=rows.device)[rows][:, None]
         others = torch.tensor(self.others, device=rows.device)[rows]
-        given = scores.gather(1, others)
-        # p_d / sum p_d: in a softmax the other classes cancel
-        weights = given / given.sum(1, keepdim=True) if self.squashed else given.softmax(1)
-        return (weights * (scores.gather(1, own) - self.gamma * scores.gather(1, others))).sum(1)
+        own, others = (logits_of(scores.gather(1, classes), self.squashed) for classes in (own, others))
+        weights = others.softmax(1)  # p_d / sum p_d: in a softmax the other classes cancel
+        return (weights * (own - self.gamma * others)).sum(1)
+
+    @property
+    def reads(self) -> Path:
+        """The place of the output that is read."""
+        return self.path
 
     def told(self, question: Question, image: int) -> str:
         """The contrast in words: `Egyptian cat against tabby, tiger cat`."""
         others = ", ".join(question.label(index) for index in self.others[image])
         return f"{question.label(self.own[image])} against {others}"
+
+
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool)
+
+
+def _check_ranked(question: Question) -> None:
+    if len(question.shape) > 2:
+        raise TargetError(
+            f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
+        )

@@ -61,9 +61,9 @@ def subject(
         raise ModelError(
             f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
         )
+    check_given(images, args, preprocess)
     loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
     module, how = _eager(loaded.module), preprocess or loaded.preprocess
-    check_given(images, args, preprocess)
     if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 3 and _is_of_pictures(module):
         last = images.shape[-1] in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
         raise ShapeError(

@@ -4,16 +4,30 @@ A target is any function of (the model's output, rows) that returns one score pe
 was made from. The targets here compose: `Logit("cat") - Logit("dog")`, `-Logit(3)`, `0.5 * Probability(7)`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from inspect import Parameter, signature
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.labels import find_label
+from seewhy.question import (
+    Each,
+    Open,
+    Question,
+    Sum,
+    as_target,
+    is_question,
+    leaves,
+    minus,
+    minus_from,
+    negative,
+    plus,
+    times,
+)
+from seewhy.reading import KINDS, READ, WORDS, Kind, column
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 
 Class = int | str
@@ -21,157 +35,95 @@ Class = int | str
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a target is checked against and completed with: the score tensor, its labels, the number of images.
-
-    `squashed`: the scores are probabilities as they are.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-    labels: tuple[str, ...] | None
-    images: int
-    squashed: bool = False
-
-    @property
-    def classes(self) -> int:
-        """How many classes the scores have; a vector of scores is one class."""
-        return self.shape[1] if len(self.shape) > 1 else 1
-
-    def label(self, index: int) -> str:
-        """How a class is called in titles: its first label, or its number."""
-        index = 1 if self.of_two else index
-        known = self.labels is not None and index < len(self.labels)
-        return self.labels[index].split(",")[0] if known and self.labels else f"class {index}"
-
-    @property
-    def of_two(self) -> bool:
-        """Whether a single score tells two labelled classes apart: it speaks for the second."""
-        return self.classes == 1 and self.labels is not None and len(self.labels) == 2
-
-
-def _plus(self: Target, other: Any) -> "Sum":
-    if not callable(other):
-        raise TargetError(f"cannot add {other!r} to a target; add another target, such as Logit({other!r})")
-    return Sum((*_terms(self), *_terms(_of_output_alone(other))))
-
-
-def _minus(self: Target, other: Any) -> "Sum":
-    return _plus(self, _negative(_of_output_alone(other)) if callable(other) else other)
-
-
-def _minus_from(self: Target, other: Any) -> "Sum":
-    return _plus(_negative(self), other)
-
-
-def _negative(self: Target) -> "Sum":
-    return _times(self, -1.0)
-
-
-def _times(self: Target, factor: Any) -> "Sum":
-    if isinstance(factor, bool) or not isinstance(factor, int | float):
-        raise TargetError(f"cannot multiply a target by {factor!r}; multiply it by a number")
-    return Sum(tuple((factor * weight, target) for weight, target in _terms(self)))
-
-
-def _terms(target: Target) -> tuple[tuple[float, Target], ...]:
-    return target.terms if isinstance(target, Sum) else ((1.0, target),)
-
-
-@dataclass(frozen=True)
 class ClassScore:
-    """The score of a class: its logit, probability or log-probability. Made by the functions of these names.
+    """The score of a class: as the model puts it out, its logit, probability or log-probability.
 
-    Where the model's scores are probabilities already, the probability is read as it is, and `log` is its logarithm.
+    Made by the functions of these names; an index or a label alone is the score as the model puts it out.
     """
 
-    kind: Literal["logit", "probability", "log_probability", "log"]
+    kind: Kind
     classes: Class | tuple[Class, ...]
     path: Path = ()
+
+    def of(self, _scores: Float[Tensor, "b k"], question: Question, /) -> "ClassScore":
+        """With indices for labels, the scores' place, and what is to be read of these scores.
+
+        Raises:
+            TargetError: a class out of range, an unknown or ambiguous label, or an output that has no classes.
+        """
+        if len(question.shape) > 2:
+            raise TargetError(
+                f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); pass a "
+                "function of (output, rows) that returns one score per image, or say which output holds class scores"
+            )
+        listed = self.classes if isinstance(self.classes, tuple) else (self.classes,)
+        if len(listed) not in (1, question.images):
+            raise TargetError(_wrong_number(len(listed), question.images))
+        indices = tuple(_index(each, question) for each in listed)
+        kind = KINDS[question.squashed].get(self.kind, self.kind)
+        return replace(self, kind=kind, classes=indices, path=question.path)
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The score of each row's class."""
         scores = follow(output, self.path)
-        return _READ[self.kind](scores if scores.ndim > 1 else scores[:, None], self._columns(rows))
+        return READ[self.kind](scores if scores.ndim > 1 else scores[:, None], self._columns(rows))
 
     def gradient(self, output: Any, rows: Rows) -> tuple[Path, Tensor] | None:
-        """Where the gradient with respect to the output is, and it, if that takes no autograd: 1 at a logit's class."""
-        if self.kind != "logit":
+        """Where the gradient with respect to the output is, and it, if that takes no autograd: 1 at the class."""
+        if READ[self.kind] is not column:
             return None
         zeros = torch.zeros_like(follow(output, self.path))
         return self.path, zeros.reshape(len(zeros), -1).scatter(1, self._columns(rows)[:, None], 1).reshape(zeros.shape)
 
+    @property
+    def reads(self) -> Path:
+        """The place of the output that is read."""
+        return self.path
+
     def _columns(self, rows: Rows) -> Int[Tensor, " m"]:
         which = self.classes if isinstance(self.classes, tuple) else (self.classes,)
+        for each in which:
+            if isinstance(each, str):
+                raise TargetError(
+                    f"the label {each!r} is looked up where explain gets this target itself; in a function of your own "
+                    "give the index"
+                )
         columns = torch.tensor(which, device=rows.device)
         return columns[rows] if len(which) > 1 else columns.expand(len(rows))
 
-    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
-    __neg__, __mul__, __rmul__ = _negative, _times, _times
-
-
-@dataclass(frozen=True)
-class Sum:
-    """A weighted sum of targets, as `a - b`, `-a` and `0.5 * a` make it."""
-
-    terms: tuple[tuple[float, Target], ...]
-
-    def __call__(self, output: Any, rows: Rows) -> Scores:
-        """The weighted sum of the terms' scores."""
-        return cast(Tensor, sum(weight * target(output, rows) for weight, target in self.terms))
-
-    def gradient(self, output: Any, rows: Rows) -> tuple[Path, Tensor] | None:
-        """As `ClassScore.gradient`, where every term is a logit of the same scores."""
-        known = [t.gradient(output, rows) if isinstance(t, ClassScore) else None for _, t in self.terms]
-        if not all(known) or len({gradient[0] for gradient in known if gradient}) != 1:
-            return None
-        parts = zip(self.terms, known, strict=True)
-        total = sum(weight * gradient[1] for (weight, _), gradient in parts if gradient)
-        return next(gradient[0] for gradient in known if gradient), cast(Tensor, total)
-
-    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
-    __neg__, __mul__, __rmul__ = _negative, _times, _times
-
-
-@dataclass(frozen=True)
-class Each:
-    """A target of its own for every image: the i-th for the rows that were made from image i."""
-
-    targets: tuple[Target, ...]
-
-    def __call__(self, output: Any, rows: Rows) -> Scores:
-        """For every row the score of its image's target."""
-        scores = torch.stack([target(output, rows) for target in self.targets])
-        return scores.gather(0, rows[None].to(scores.device))[0]
-
-    __add__, __radd__, __sub__, __rsub__ = _plus, _plus, _minus, _minus_from
-    __neg__, __mul__, __rmul__ = _negative, _times, _times
+    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
+    __neg__, __mul__, __rmul__ = negative, times, times
 
 
 def Logit(classes: Class | Sequence[Class]) -> ClassScore:
     """The score before the softmax, y_c: the target of the Grad-CAM paper.
 
+    Of a model that puts out probabilities p: of a sigmoid's, log p_c - log(1 - p_c), which is y_c; of a softmax's,
+    log p_c, which is y_c up to a number that all classes of an image share: differences of logits are exact.
+
     Args:
         classes: an index or a label, one for all images or a sequence with one for each.
     """
-    return ClassScore("logit", _frozen(classes))
+    return ClassScore("logit", classes_of(classes))
 
 
 def Probability(classes: Class | Sequence[Class]) -> ClassScore:
-    """p_c = softmax(y)_c; of a single logit, its sigmoid.
+    """p_c = softmax(y)_c; of a single logit, its sigmoid; of a model that puts out probabilities, these.
 
     Its gradient is p_c (dy_c - sum_k p_k dy_k): it vanishes where the model is sure. Prefer the log-probability there.
     """
-    return ClassScore("probability", _frozen(classes))
+    return ClassScore("probability", classes_of(classes))
 
 
 def LogProbability(classes: Class | Sequence[Class]) -> ClassScore:
     """log p_c = log softmax(y)_c: the class against all others; does not vanish where the model is sure of another."""
-    return ClassScore("log_probability", _frozen(classes))
+    return ClassScore("log_probability", classes_of(classes))
 
 
 def ReST(classes: Class | Sequence[Class]) -> Sum:
     """y_c + log p_c: the residual of the softmax is added to the logit, so that the other classes are heard too.
+
+    Of a model that puts out the probabilities of a softmax it is 2 log p_c: these do not tell y_c alone (see `Logit`).
 
     Reference:
         Cai, ShapleyCAM and the residual softmax target class, 2025, arXiv:2501.06261.
@@ -179,67 +131,57 @@ def ReST(classes: Class | Sequence[Class]) -> Sum:
     return Logit(classes) + LogProbability(classes)
 
 
-def parse(target: Any, images: int) -> Target:
-    """What a user may write for a target, as a target: an index, a label, one of these per image, a function.
+def parse(target: Any, images: int) -> Target | Open:
+    """What a user may write for a target, as a question: an index, a label, one of these per image, a function.
 
     Raises:
         TargetError: a sequence of the wrong length, or nothing that can be a target.
     """
+    target = _plain(target)
     if isinstance(target, bool):
         raise TargetError(
             f"got {target!r} as a target; give a class index, a label, a target or a function of the output"
         )
-    if hasattr(target, "tolist") and not callable(target):  # a tensor, an array, a number of numpy's
-        target = target.tolist()
     if isinstance(target, int | str):
-        return Logit(target)
+        return ClassScore("score", target)
     if isinstance(target, list | tuple):
         return _one_each(cast(Sequence[Any], target), images)
-    if callable(target):
-        return _of_output_alone(target)
-    raise TargetError(f"got {type(target).__name__} as a target; give a class index, a label, a target or a function")
+    if not is_question(target):
+        what = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
+        raise TargetError(f"got {what} as a target; give a class index, a label, a target or a function")
+    return target if isinstance(target, Open) else as_target(target)
 
 
-def resolve(target: Target, question: Question) -> Target:
-    """The target completed for this output: labels become indices, the scores' place is filled in; all is checked.
+def classes_of(given: Any) -> Class | tuple[Class, ...]:
+    """A class, or one for each image, checked to be indices and labels.
 
     Raises:
-        TargetError: a class out of range, an unknown or ambiguous label, or an output that has no classes.
+        TargetError: it is another thing.
     """
-    if isinstance(target, Sum):
-        return Sum(tuple((weight, resolve(term, question)) for weight, term in target.terms))
-    if isinstance(target, Each):
-        return Each(tuple(resolve(each, question) for each in target.targets))
-    if not isinstance(target, ClassScore):
-        return target
-    if len(question.shape) > 2:
-        raise TargetError(
-            f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); pass a "
-            "function of (output, rows) that returns one score per image, or say which output holds class scores"
-        )
-    listed = target.classes if isinstance(target.classes, tuple) else (target.classes,)
-    if len(listed) not in (1, question.images):
-        raise TargetError(_wrong_number(len(listed), question.images))
-    kind = _SQUASHED.get(target.kind, target.kind) if question.squashed else target.kind
-    return replace(target, kind=kind, classes=tuple(_index(each, question) for each in listed), path=question.path)
+    given = _plain(given)
+    listed = [_plain(each) for each in given] if isinstance(given, list | tuple | range) else [given]
+    for each in listed:
+        if isinstance(each, bool) or not isinstance(each, int | str):
+            raise TargetError(
+                f"got {each!r} as a class; give its index or its label, or a list with one for each image"
+            )
+    return listed[0] if not isinstance(given, list | tuple | range) else tuple(listed)
 
 
-def describe(target: Target, question: Question, image: int) -> str:
+def describe(target: Target | Open, question: Question, image: int) -> str:
     """A resolved target in words, for one image: `Egyptian cat`, `p(Egyptian cat) - p(tabby)`."""
     if isinstance(target, Sum):
-        parts = [f"{_factor(weight)}{describe(term, question, image)}" for weight, term in target.terms]
+        parts = [f"{_factor(weight)}{_part(term, question, image)}" for weight, term in target.terms]
         return "".join(parts[:1]).removeprefix("+ ") + "".join(f" {part}" for part in parts[1:])
     if isinstance(target, Each):
         return describe(target.targets[image], question, image)
     if not isinstance(target, ClassScore):
         told = getattr(target, "told", None)
         return told(question, image) if told else str(getattr(target, "__name__", type(target).__name__))
-    index = class_of(target, image)
-    wrap = {"logit": "{}", "probability": "p({})", "log_probability": "log p({})", "log": "log p({})"}[target.kind]
-    return wrap.format(question.label(cast(int, index)))
+    return WORDS[target.kind].format(question.label(cast(int, class_of(target, image))))
 
 
-def class_of(target: Target, image: int) -> int | None:
+def class_of(target: Target | Open, image: int) -> int | None:
     """The class that a resolved target asks for in one image; None where it is not about a single class."""
     if isinstance(target, Each):
         return class_of(target.targets[image], image)
@@ -251,26 +193,29 @@ def class_of(target: Target, image: int) -> int | None:
 def saturates(target: Target, probabilities: Float[Tensor, "b k"], question: Question) -> bool:
     """Whether some part of the target hardly has a gradient, since the model is nearly sure.
 
-    A probability of any class, where one is near 1; the logarithm of one only where it is that of its own class.
+    A probability of any class, where one is near 1 (where each class has its sigmoid: where its own is near 0 or 1);
+    the logarithm of one only where it is that of its own class.
     """
-    if isinstance(target, Sum):
-        return any(saturates(term, probabilities, question) for _, term in target.terms)
-    if isinstance(target, Each):
-        return any(saturates(each, probabilities, question) for each in target.targets)
-    if not isinstance(target, ClassScore):
+    scores = [each for each in leaves(target) if isinstance(each, ClassScore)]
+    return any(_is_flat(each, probabilities, question) for each in scores)
+
+
+def _is_flat(asked: ClassScore, probabilities: Float[Tensor, "b k"], question: Question) -> bool:
+    own = torch.stack([probabilities[n, cast(int, class_of(asked, n))] for n in range(question.images)])
+    if asked.kind in ("log", "log_probability"):
+        return bool((own > 0.999).any())
+    if asked.kind not in ("output", "probability"):
         return False
-    if target.kind == "probability" or (question.squashed and target.kind == "logit"):
-        return float(probabilities.max()) > 0.999
-    own = [class_of(target, image) for image in range(question.images)]
-    sure = [float(p[c]) > 0.999 for p, c in zip(probabilities, own, strict=True) if c is not None]
-    return target.kind != "logit" and any(sure)
+    alone = question.squashed == "sigmoid" or question.classes == 1
+    return bool(((own - 0.5).abs() > 0.499).any()) if alone else float(probabilities.max()) > 0.999
 
 
-def _one_each(listed: Sequence[Any], images: int) -> Target:
+def _one_each(listed: Sequence[Any], images: int) -> Target | Open:
     if len(listed) != images:
         raise TargetError(_wrong_number(len(listed), images))
+    listed = [_plain(each) for each in listed]
     if all(isinstance(each, int | str) and not isinstance(each, bool) for each in listed):
-        return Logit(listed)
+        return ClassScore("score", tuple(listed))
     return Each(tuple(parse(each, 1) for each in listed))
 
 
@@ -280,24 +225,9 @@ def _wrong_number(targets: int, images: int) -> str:
     return f"got {targets} targets for {images} image{plural}; give one for all, or exactly one for each{hint}"
 
 
-def _of_output_alone(function: Callable[..., Any]) -> Target:
-    """Functions of the output alone are targets too: the rows are then not passed on."""
-    if isinstance(function, ClassScore | Sum | Each):
-        return function
-    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-    positional = [p for p in signature(function).parameters.values() if p.kind in kinds and p.default is p.empty]
-    if len(positional) != 1:
-        return function
-
-    def of_output(output: Any, _rows: Rows) -> Scores:
-        return function(output)
-
-    of_output.__name__ = getattr(function, "__name__", type(function).__name__)
-    return of_output
-
-
-def _frozen(classes: Class | Sequence[Class]) -> Class | tuple[Class, ...]:
-    return classes if isinstance(classes, int | str) else tuple(classes)
+def _plain(given: Any) -> Any:
+    """A tensor, an array or a number of numpy's as Python's own."""
+    return given.tolist() if hasattr(given, "tolist") and not callable(given) else given
 
 
 def _index(which: Class, question: Question) -> int:
@@ -320,28 +250,12 @@ def _index(which: Class, question: Question) -> int:
     return int(which)
 
 
+def _part(term: Target | Open, question: Question, image: int) -> str:
+    """A term in words; in parentheses where the sum's sign might seem to be for its first word alone."""
+    words = describe(term, question, image)
+    return f"({words})" if " " in words and not isinstance(term, ClassScore) else words
+
+
 def _factor(weight: float) -> str:
     sign = "- " if weight < 0 else "+ "
     return sign if abs(weight) == 1 else f"{sign}{abs(weight):g} "
-
-
-def _logit(scores: Float[Tensor, "m k"], columns: Int[Tensor, " m"]) -> Scores:
-    return scores.gather(1, columns[:, None])[:, 0]
-
-
-def _probability(scores: Float[Tensor, "m k"], columns: Int[Tensor, " m"]) -> Scores:
-    return _log_probability(scores, columns).exp()
-
-
-def _log_probability(scores: Float[Tensor, "m k"], columns: Int[Tensor, " m"]) -> Scores:
-    if scores.shape[1] == 1:  # one logit: the class against its absence
-        return torch.nn.functional.logsigmoid(scores[:, 0])
-    return _logit(scores.log_softmax(1), columns)
-
-
-def _log(scores: Float[Tensor, "m k"], columns: Int[Tensor, " m"]) -> Scores:
-    return _logit(scores, columns).log()
-
-
-_READ = {"logit": _logit, "probability": _probability, "log_probability": _log_probability, "log": _log}
-_SQUASHED: dict[str, Literal["logit", "log"]] = {"probability": "logit", "log_probability": "log"}
