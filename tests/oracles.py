@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Channels = list[list[float]]
+Matrix = list[list[float]]
 Oracle = Callable[..., list[float]]
 ORACLES: dict[tuple[str, frozenset[tuple[str, bool]]], Oracle] = {}
 
@@ -44,6 +45,15 @@ def agree(actual: Tensor, wanted: Tensor) -> bool:
 
 def positive(x: float) -> float:
     return x if x > 0 else 0.0
+
+
+def mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def stretched(values: list[float]) -> list[float]:
+    low, high = min(values), max(values)
+    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
 
 
 def combine(weights: list[float], A: Channels, rectify: bool) -> list[float]:
@@ -163,7 +173,7 @@ def eigen_grad_cam(A: Channels, g: Channels, *, center: bool) -> list[float]:
     return eigen_cam([[g[k][p] * A[k][p] for p in range(len(A[k]))] for k in range(len(A))], center=center)
 
 
-def leading_direction(matrix: Channels) -> list[float]:
+def leading_direction(matrix: Matrix) -> list[float]:
     """Power iteration by squaring: 60 squarings raise the matrix to the power 2^60, of which one direction is left."""
     n = range(len(matrix))
     for _ in range(60):

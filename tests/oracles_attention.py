@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-Matrix = list[list[float]]
+from oracles import Matrix
+
 PLAIN = {"reading", "queries", "keys", "values", "head_gradients"}
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Lists = list[list[float]]
+from oracles import Channels, combine, positive, stretched
+
 Oracle = Callable[..., list[float]]
 ORACLES: dict[str, Oracle] = {}
 
@@ -21,14 +22,14 @@ ORACLES: dict[str, Oracle] = {}
 class One:
     """The facts of one image."""
 
-    x: Lists
-    A: Lists
-    g: Lists
+    x: Channels
+    A: Channels
+    g: Channels
     y: float
     size: tuple[int, ...]
     grid: tuple[int, ...]
-    score: Callable[[Lists], float]
-    tail: Callable[[Lists], float]
+    score: Callable[[Channels], float]
+    tail: Callable[[Channels], float]
     lay: Callable[[list[float]], list[float]]
     graph_score: Callable[[Tensor], Tensor]
     graph_lay: Callable[[Tensor], Tensor]
@@ -39,33 +40,19 @@ def oracle(function: Oracle) -> Oracle:
     return function
 
 
-def positive(x: float) -> float:
-    return x if x > 0 else 0.0
-
-
-def stretched(values: list[float]) -> list[float]:
-    low, high = min(values), max(values)
-    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
-
-
 def mask_of(one: One, channel: list[float]) -> list[float]:
     if min(channel) == max(channel):
         return [0.0] * math.prod(one.size)
     return stretched(one.lay(channel))
 
 
-def times(x: Lists, mask: list[float]) -> Lists:
+def times(x: Channels, mask: list[float]) -> Channels:
     return [[value * m for value, m in zip(color, mask, strict=True)] for color in x]
 
 
 def softmax(values: list[float]) -> list[float]:
     powers = [math.exp(value - max(values)) for value in values]
     return [power / sum(powers) for power in powers]
-
-
-def combine(weights: list[float], A: Lists, rectify: bool) -> list[float]:
-    sums = [sum(weights[k] * A[k][p] for k in range(len(A))) for p in range(len(A[0]))]
-    return [positive(value) for value in sums] if rectify else sums
 
 
 @oracle

@@ -7,8 +7,9 @@ score's gradient at a changed image in the same form.
 import math
 from collections.abc import Callable
 
-Image = list[list[float]]
-Matrix = list[list[float]]
+from oracles import Channels, Matrix, grad_cam
+
+Image = Channels
 GradientOf = Callable[[Image], Image]
 
 
@@ -96,13 +97,7 @@ def smooth_grad(
 
 def guided_grad_cam(A: Image, g: Image, r: Image, upsampled: GradientOf, *, channels: str) -> list[float]:
     """`upsampled` lays a map, given as one channel, on the image."""
-    map = []
-    for p in range(len(A[0])):
-        total = 0.0
-        for k in range(len(A)):
-            total += sum(g[k]) / len(g[k]) * A[k][p]
-        map.append(max(total, 0.0))
-    place = upsampled([map])[0]
+    place = upsampled([grad_cam(A, g, rectify=True)])[0]
     return one_channel([[r[c][p] * place[p] for p in range(len(place))] for c in range(len(r))], channels)
 
 

@@ -11,18 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from oracles import Channels, combine, grad_cam, grad_cam_pp, leading_direction, positive
+from oracles import Channels, Matrix, combine, grad_cam, grad_cam_pp, leading_direction, mean, positive, stretched
 
 Map = list[float]
-Matrix = list[list[float]]
 
 
 def listed(x: Tensor) -> Channels:
     return x.flatten(1).tolist()
-
-
-def mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
 
 
 def shapley_cam(A: Channels, g: Channels, hessian_product: Channels, *, rectify: bool = True) -> Map:
@@ -103,11 +98,6 @@ def winsor_cam(As: list[Channels], gs: list[Channels], matrices: list[Matrix], *
             large = enlarged(stretched(grad_cam(A, g, rectify=True)), matrix)
             map = [map[i] + weight * large[i] for i in range(len(map))]
     return map
-
-
-def stretched(values: list[float]) -> list[float]:
-    low, high = min(values), max(values)
-    return [(value - low) / (high - low) if high > low else 0.0 for value in values]
 
 
 def full_grad(

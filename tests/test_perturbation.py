@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from oracles import agree
-from oracles_perturbation import ORACLES, Lists, One
+from oracles import Channels, agree
+from oracles_perturbation import ORACLES, One
 from seewhy import methods
 from seewhy.facts import needs, options
 from seewhy.methods import masking, perturbation
@@ -139,13 +139,13 @@ class Case:
     def one(self, i: int) -> One:
         row, size, grid = torch.tensor([i]), self.x.shape[2:], self.net.grid
 
-        def lists(x: Tensor) -> Lists:
+        def lists(x: Tensor) -> Channels:
             return x.flatten(1).tolist()
 
         def lay(map: Tensor) -> Tensor:
             return self.upsample(map.reshape(1, *grid))[0].flatten()
 
-        def image(x: Lists | Tensor) -> Tensor:
+        def image(x: Channels | Tensor) -> Tensor:
             return torch.as_tensor(x, dtype=self.x.dtype).reshape(1, -1, *size)
 
         return One(
