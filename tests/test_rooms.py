@@ -31,7 +31,8 @@ ALLOWED = {
     "facts": "",
     "method": "types ensemble facts",
     "delegates": "types tensor methods model method",
-    "registry": "types methods metrics ensemble method delegates wording",
+    "catalog": "methods ensemble method",
+    "registry": "types method catalog delegates wording",
     "backward": "types model",
     "attending": "types tensor model backward",
     "evidence": "types tensor model facts backward attending",
@@ -39,7 +40,7 @@ ALLOWED = {
     "item": "types tensor wording data render localize saving",
     "explanation": "tensor render saving item",
     "comparison": "tensor render saving item explanation",
-    "console": "types",
+    "console": "types explanation",
     "subject": "types data zoo item",
     "observation": "types facts model question ensemble evidence backward subject",
     "maps": "types ensemble model evidence facts method registry",
@@ -47,7 +48,7 @@ ALLOWED = {
     "given": "types ensemble model observation",
     "explain": "types data zoo model ensemble given subject maps answer explanation comparison",
 }
-FREE = {"cli", "__init__"}
+FREE = {"cli", "flags", "__init__"}
 
 
 def imports(path: Path) -> set[str]:

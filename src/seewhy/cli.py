@@ -3,44 +3,42 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
-from itertools import count
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import torch
 import typer
 from tqdm import tqdm
 
 import seewhy
-from seewhy.console import complain, say, table
+from seewhy.console import answer_of, complain, say, table, tell, tell_notes
 from seewhy.delegates.listed import DELEGATES
-from seewhy.explanation import Explanation
+from seewhy.flags import (
+    Align,
+    AsJson,
+    Device,
+    Layer,
+    Model,
+    Out,
+    Photo,
+    Photos,
+    Signed,
+    Weights,
+    class_of,
+    distinct,
+    loaded_on,
+    names_in,
+    option_of,
+    rectified,
+)
 from seewhy.ranked import Rank
 from seewhy.registry import METHODS
-from seewhy.saving import file_name, json_text, release
+from seewhy.saving import json_text, release
 from seewhy.types import SeewhyError
 from seewhy.wording import by
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
-
-Photos = Annotated[
-    list[str], typer.Argument(metavar="PHOTO...", help="Files, or skimage:chelsea and the like for bundled photos.")
-]
-Photo = Annotated[str, typer.Argument(metavar="PHOTO", help="A file, or skimage:chelsea for a bundled photo.")]
-Model = Annotated[
-    str, typer.Option(help="The default, timm:NAME, torchvision:NAME, hf:NAME or package.module:factory.")
-]
-Weights = Annotated[Path | None, typer.Option(help="A local file of weights (safetensors, or tensors saved by torch).")]
-Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
-Layer = Annotated[
-    str | None, typer.Option(help="A layer's name, or several with commas between, which are fused; found by itself.")
-]
-Out = Annotated[Path, typer.Option(help="The folder for the results; made if it is missing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Align = Annotated[str, typer.Option(help="Where a cell looks: measured, analytic or tile.")]
-Signed = Annotated[bool, typer.Option("--signed", help="The signed map: red speaks for the class, blue against it.")]
 
 
 def _print_version(wanted: bool) -> bool:
@@ -81,17 +79,17 @@ def explain(
     """Write, for each photo, a picture of why the model said what it said."""
     if target is not None and topk > 1:
         raise seewhy.TargetError("--target names one class and --topk asks for several; give one of the two")
-    loaded = _loaded(model, weights, device)
-    questions = [_target(target)] if target is not None else [Rank(rank) for rank in range(1, topk + 1)]
-    layers = [None if layer is None else _listed(layer, "--layer")]
-    options = {method: dict(map(_option, option or []))}
+    loaded = loaded_on(model, weights, device)
+    questions = [class_of(target)] if target is not None else [Rank(rank) for rank in range(1, topk + 1)]
+    layers = [None if layer is None else names_in(layer, "--layer")]
+    options = {method: dict(map(option_of, option or []))}
     manifests: list[dict[str, Any]] = []
     failed, names, told = 0, set[str](), set[str]()
     for source in _with_progress(photos):
         try:
-            photo = _distinct(seewhy.read(source), source, names)
+            photo = distinct(seewhy.read(source), source, names)
             answers = seewhy.compare(
-                loaded, photo, questions, [method], layers, options=options, rectify=_rectify(signed), align=align
+                loaded, photo, questions, [method], layers, options=options, rectify=rectified(signed), align=align
             )
         except (seewhy.ImageError, seewhy.ShapeError) as error:  # of this photo alone: the others go on
             failed += 1
@@ -100,9 +98,9 @@ def explain(
         for answer in answers:
             files = answer.save(out, boxes=boxes)
             if as_json:
-                manifests.append({"photo": source, **_read(files[-1]), "files": [str(file) for file in files]})
+                manifests.append({"photo": source, **_saved(files[-1]), "files": [str(file) for file in files]})
             else:
-                _tell(answer, files, told)
+                tell(answer, files, told)
     if as_json:
         say(json_text(manifests).rstrip())
     _conclude(failed, len(photos))
@@ -129,20 +127,20 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Write one figure of several methods, classes or layers side by side."""
-    loaded = _loaded(model, weights, device)
-    questions = [None] if targets is None else [_target(each) for each in _listed(targets, "--targets")]
-    places = [None] if layers is None else _listed(layers, "--layers")
-    ways = _listed(methods, "--methods")
-    answers = seewhy.compare(loaded, photo, questions, ways, places, rectify=_rectify(signed), align=align)
+    loaded = loaded_on(model, weights, device)
+    questions = [None] if targets is None else [class_of(each) for each in names_in(targets, "--targets")]
+    places = [None] if layers is None else names_in(layers, "--layers")
+    ways = names_in(methods, "--methods")
+    answers = seewhy.compare(loaded, photo, questions, ways, places, rectify=rectified(signed), align=align)
     files = answers.save(out)
     if as_json:
-        say(json_text({"photo": photo, "explanations": _read(files[-1]), "files": [str(file) for file in files]}))
+        say(json_text({"photo": photo, "explanations": _saved(files[-1]), "files": [str(file) for file in files]}))
         return
     table(
         ("class", "", "method", "layer"),
-        [(*_class(each), each.title, ", ".join(each.layers)) for each in answers],
+        [(*answer_of(each), each.title, ", ".join(each.layers)) for each in answers],
     )
-    _notes(note for answer in answers for note in answer.notes)
+    tell_notes(note for answer in answers for note in answer.notes)
     say(f"  figure: {files[0]}")
 
 
@@ -157,7 +155,7 @@ def layers(
     as_json: AsJson = False,
 ) -> None:
     """List the layers that a map can be made of, and which one is chosen by itself."""
-    candidates = seewhy.layers(_loaded(model, weights, device), "skimage:chelsea" if photo is None else photo)
+    candidates = seewhy.layers(loaded_on(model, weights, device), "skimage:chelsea" if photo is None else photo)
     if as_json:
         say(json_text([{**asdict(each), "layout": str(each.layout)} for each in candidates]))
         return
@@ -216,38 +214,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-def _loaded(model: str, weights: Path | None, device: str) -> seewhy.Loaded:
-    """The model on its device, which is tried out first: loading may take long."""
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without the device
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise seewhy.ModelError(
-            f"cannot compute on the device {device!r} ({reason}); the model runs where torch can; try --device cpu"
-        ) from error
-    loaded = seewhy.load(model, weights=weights)
-    return replace(loaded, module=loaded.module.to(device))
+def _with_progress(photos: Sequence[str]) -> Iterator[str]:
+    yield from tqdm(photos, unit="photo", disable=len(photos) == 1 or not sys.stderr.isatty(), file=sys.stderr)
 
 
-def _rectify(signed: bool) -> bool | None:
-    """`--signed` as `explain` calls it; without it, as in the method's paper."""
-    return False if signed else None
-
-
-def _read(manifest: Path) -> Any:
+def _saved(manifest: Path) -> Any:
     """What was just saved: to compute it again would carry every map to its photo again."""
     return json.loads(manifest.read_text())
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """Name and value; a value is a number, true, false or null as JSON has them, or else a word."""
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise seewhy.MethodError(f"got --option {text!r}; write NAME=VALUE, such as channels=64")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
 
 
 def _conclude(failed: int, of: int) -> None:
@@ -256,47 +229,3 @@ def _conclude(failed: int, of: int) -> None:
     if of > 1:
         complain(f"{failed} of {of} photos could not be explained")
     raise typer.Exit(2 if failed == of else 1)
-
-
-def _distinct(photo: seewhy.Photo, source: str, names: set[str]) -> seewhy.Photo:
-    """The photo under a name that no earlier one has, in any case of letters, so that no result is overwritten."""
-    name, numbers = photo.name, count(2)
-    while file_name(name).casefold() in names:
-        name = file_name(photo.name, f"-{next(numbers)}")
-    names.add(file_name(name).casefold())
-    if name == photo.name:
-        return photo
-    return replace(photo, name=name, notes=(*photo.notes, f"this name is for {source}"))
-
-
-def _target(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
-
-
-def _listed(text: str, option: str) -> list[str]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise seewhy.MethodError(f"got {text!r} for {option}; give at least one name, several with commas between")
-    return parts
-
-
-def _with_progress(photos: Sequence[str]) -> Iterator[str]:
-    yield from tqdm(photos, unit="photo", disable=len(photos) == 1 or not sys.stderr.isatty(), file=sys.stderr)
-
-
-def _tell(answer: Explanation, files: Sequence[Path], told: set[str]) -> None:
-    """What was answered, with those notes that did not stand below an earlier photo; they are added to `told`."""
-    say(f"{answer[0].name}: {'  '.join(_class(answer))}")
-    _notes(note for note in answer.notes if note not in told)
-    say(f"  overlay: {files[0]}")
-    told |= {note for note in answer.notes if not note.startswith("image 0: ")}  # which is about this photo alone
-
-
-def _class(answer: Explanation) -> tuple[str, str]:
-    (probability,) = answer.probabilities
-    return answer.target[0], "" if probability is None else f"{100 * probability:.1f} %"
-
-
-def _notes(notes: Iterable[str]) -> None:
-    for note in dict.fromkeys(notes):
-        say(f"  {note}")

@@ -1,12 +1,14 @@
-"""What the command line prints: sentences, tables, complaints."""
+"""What the command line prints: sentences, tables, answers, complaints."""
 
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from shutil import get_terminal_size
 
 from tqdm import tqdm
 
+from seewhy.explanation import Explanation
 from seewhy.types import OutputError
 
 
@@ -41,3 +43,23 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence
         say(f"{cells}{last}".rstrip())
         if number and remarks:
             say(textwrap.indent(textwrap.fill(remarks[number - 1], width - 4, break_on_hyphens=False), "    "))
+
+
+def tell(answer: Explanation, files: Sequence[Path], told: set[str]) -> None:
+    """What was answered, with those notes that did not stand below an earlier photo; they are added to `told`."""
+    say(f"{answer[0].name}: {'  '.join(answer_of(answer))}")
+    tell_notes(note for note in answer.notes if note not in told)
+    say(f"  overlay: {files[0]}")
+    told |= {note for note in answer.notes if not note.startswith("image 0: ")}  # which is about this photo alone
+
+
+def answer_of(answer: Explanation) -> tuple[str, str]:
+    """The class, and its probability where there is one."""
+    (probability,) = answer.probabilities
+    return answer.target[0], "" if probability is None else f"{100 * probability:.1f} %"
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """Each note once."""
+    for note in dict.fromkeys(notes):
+        say(f"  {note}")

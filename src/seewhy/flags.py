@@ -1,0 +1,95 @@
+"""What the command line is given: its flags, and what the words after them mean."""
+
+import json
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import seewhy
+from seewhy.saving import file_name
+
+Photos = Annotated[
+    list[str], typer.Argument(metavar="PHOTO...", help="Files, or skimage:chelsea and the like for bundled photos.")
+]
+Photo = Annotated[str, typer.Argument(metavar="PHOTO", help="A file, or skimage:chelsea for a bundled photo.")]
+Model = Annotated[
+    str, typer.Option(help="The default, timm:NAME, torchvision:NAME, hf:NAME or package.module:factory.")
+]
+Weights = Annotated[Path | None, typer.Option(help="A local file of weights (safetensors, or tensors saved by torch).")]
+Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
+Layer = Annotated[
+    str | None, typer.Option(help="A layer's name, or several with commas between, which are fused; found by itself.")
+]
+Out = Annotated[Path, typer.Option(help="The folder for the results; made if it is missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Align = Annotated[str, typer.Option(help="Where a cell looks: measured, analytic or tile.")]
+Signed = Annotated[bool, typer.Option("--signed", help="The signed map: red speaks for the class, blue against it.")]
+
+
+def loaded_on(model: str, weights: Path | None, device: str) -> seewhy.Loaded:
+    """The model on its device, which is tried out first: loading may take long.
+
+    Raises:
+        ModelError: the device is not there; and as `load`.
+    """
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError) as error:  # torch raises the latter where it was built without the device
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise seewhy.ModelError(
+            f"cannot compute on the device {device!r} ({reason}); the model runs where torch can; try --device cpu"
+        ) from error
+    loaded = seewhy.load(model, weights=weights)
+    return replace(loaded, module=loaded.module.to(device))
+
+
+def rectified(signed: bool) -> bool | None:
+    """`--signed` as `explain` calls it; without it, as in the method's paper."""
+    return False if signed else None
+
+
+def option_of(text: str) -> tuple[str, Any]:
+    """Name and value; a value is a number, true, false or null as JSON has them, or else a word.
+
+    Raises:
+        MethodError: there is no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise seewhy.MethodError(f"got --option {text!r}; write NAME=VALUE, such as channels=64")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value
+
+
+def class_of(text: str) -> int | str:
+    """A class by its index, or by its label."""
+    return int(text) if text.isdecimal() else text
+
+
+def names_in(text: str, option: str) -> list[str]:
+    """Names with commas between.
+
+    Raises:
+        MethodError: there is none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise seewhy.MethodError(f"got {text!r} for {option}; give at least one name, several with commas between")
+    return parts
+
+
+def distinct(photo: seewhy.Photo, source: str, names: set[str]) -> seewhy.Photo:
+    """The photo under a name that no earlier one has, in any case of letters, so that no result is overwritten."""
+    name, numbers = photo.name, count(2)
+    while file_name(name).casefold() in names:
+        name = file_name(photo.name, f"-{next(numbers)}")
+    names.add(file_name(name).casefold())
+    if name == photo.name:
+        return photo
+    return replace(photo, name=name, notes=(*photo.notes, f"this name is for {source}"))
