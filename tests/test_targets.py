@@ -358,10 +358,12 @@ def test_what_is_read_of_probabilities_and_what_it_is_called(made):
 
 @pytest.mark.parametrize("weighting", ["mean", "softmax"])
 @pytest.mark.parametrize("made", list(SQUASHED))
-@pytest.mark.parametrize("chosen", [{}, {"classes": 3, "references": 2}, {"references": [4]}])
+@pytest.mark.parametrize("chosen", [{}, {"classes": 3, "references": 1}, {"classes": 0, "references": [4]}])
 def test_a_contrast_of_probabilities_is_that_of_the_logits_behind_them(made, weighting, chosen):
     scores = torch.randn(6, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    scores[:, 3], scores[:, 4] = scores.amin(1) - 2, scores.amin(1) - 1  # not near the top: p is on another scale there
+    # by its logit class 1 is nearest to class 3, by its probability class 2 is
+    scores[0] = torch.tensor([3.0, 1.0, -2.0, 0.0, -9.0])
+    scores[1] = torch.tensor([3.0, -0.8, -5.0, -2.0, -9.0])
     p = {"softmax": scores.softmax(1), "sigmoid": scores.sigmoid()}[made]
     asked, rows = Contrast(weighting=weighting, **chosen), torch.arange(6)
     plain = resolve(asked, Question((), (6, 5), LABELS, 6), scores)
