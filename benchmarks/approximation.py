@@ -57,7 +57,7 @@ def compared(loaded: seewhy.Loaded, file: str) -> dict:
     flat: list[float] = []
 
     def score_cams(inputs: Inputs, activations: Activations, upsample: Upsample, scores_at: ScoresAt) -> Map:
-        scores = channel_scores(inputs, activations, upsample, scores_at, 32)
+        scores = channel_scores(inputs, activations, upsample, scores_at, None)
         spread, dead = activations.flatten(2).std(-1, correction=0), constant(activations)
         flat.append(float(dead.float().mean()))
         for count in (*COUNTS, activations.shape[1]):

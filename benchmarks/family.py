@@ -73,10 +73,10 @@ def ratios(model: nn.Module, x: Tensor, cases: Mapping[str, Callable[[], Any]], 
     return found
 
 
-def methods(name: str, pairs: int, out: Path) -> None:
+def methods(name: str, pairs: int, out: Path, only: list[str]) -> None:
     model, x = ready(name), images(1)
     for method, row in seewhy.METHODS.items():
-        if method in LEFT_OUT or (row.layers == "tokens" and name != "vit_b_16"):
+        if (only and method not in only) or method in LEFT_OUT or (row.layers == "tokens" and name != "vit_b_16"):
             continue
         chosen = dict(SHORT.get(method, {}))
         case = partial(seewhy.explain, model, x, 5, method, options=chosen)
@@ -259,6 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["methods", "ablation", "inside", "growth", "table", "plot"])
     parser.add_argument("--models", default="resnet50,vgg16,vit_b_16")
+    parser.add_argument("--only", default="", help="these methods alone")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("family.jsonl"))
     parser.add_argument("--png", type=Path, default=Path("growth.png"))
@@ -275,7 +276,10 @@ def main() -> None:
         inside(asked.out)
     else:
         for name in asked.models.split(","):
-            {"methods": methods, "ablation": ablation}[asked.what](name, asked.pairs, asked.out)
+            if asked.what == "ablation":
+                ablation(name, asked.pairs, asked.out)
+            else:
+                methods(name, asked.pairs, asked.out, asked.only.split(",") if asked.only else [])
 
 
 if __name__ == "__main__":

@@ -379,6 +379,16 @@ def test_options_and_the_signed_form():
     assert not torch.allclose(one.map, other.map)
 
 
+def test_a_method_can_be_compared_with_itself_under_other_options():
+    model, x = net(), images()
+    concepts = [("dff", {"concepts": 3, "concept": r}) for r in range(3)]
+    grid = seewhy.compare(model, x, [1], ["grad_cam", *concepts, ("dff", {"concepts": 3})], rectify=False)
+    whole, parts = grid[4].raw["act@2"], [each.raw["act@2"] for each in grid.explanations[1:4]]
+    torch.testing.assert_close(torch.stack(parts).sum(0), whole, rtol=1e-9, atol=1e-12)
+    assert [each.title for each in grid][:2] == ["Grad-CAM", "Deep feature factorization (concepts=3, concept=0)"]
+    assert grid[0].options == {"rectify": False}
+
+
 def test_a_counterfactual_is_the_negated_question():
     model, x = net(), images()
     against = seewhy.explain(model, x, -seewhy.Logit(1), rectify=False)

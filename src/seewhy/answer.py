@@ -144,7 +144,7 @@ def _explanation(
         class_indices=classes,
         probabilities=tuple(None if c is None else float(seen.probabilities[n, c]) for n, c in enumerate(classes)),
         method=each.method.name,
-        title=each.method.title,
+        title=each.title,
         options=each.options,
         placements={place.name: place.placement.kind for place in places},
         signed=each.has_sign and len(maps.raw) == 1 and not squared,

@@ -84,7 +84,7 @@ def compare(
     model: nn.Module | Loaded,
     images: Any,
     targets: Sequence[Any] = (None,),
-    methods: Sequence[str | Callable[..., Tensor]] = ("grad_cam",),
+    methods: Sequence[str | Callable[..., Tensor] | tuple[str, Mapping[str, Any]]] = ("grad_cam",),
     layers: Sequence[LayerName | Sequence[LayerName] | None] = (None,),
     *,
     args: Sequence[Any] = (),
@@ -105,7 +105,8 @@ def compare(
         model: as in `explain`.
         images: as in `explain`.
         targets: the questions; each may be anything that `explain` takes as its target.
-        methods: the methods, by name.
+        methods: the methods, by name; with options of its own as a pair, so that one can stand beside itself:
+            `[("dff", {"concept": 0}), ("dff", {"concept": 1})]`.
         layers: the layers; a sequence inside it is fused to one map.
         args: as in `explain`.
         kwargs: as in `explain`.
@@ -128,22 +129,28 @@ def compare(
     targets, methods = given.several("targets", targets), given.several("methods", methods)
     groups = [given.layers_of(each) for each in given.several("layers", layers)]
     manner = given.manner_of(align, layout, ensemble, combine, output)
-    ways = _ways([given.method_of(each) for each in methods], given.options_of(options), rectify)
+    ways = _ways([given.way_of(each) for each in methods], given.options_of(options), rectify)
     keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
     ready = subject(model, images, args=args, kwargs=keywords, labels=names, preprocess=preprocess)
     return Comparison(tuple(answer(ready, targets, ways, groups, manner)), (len(targets), len(ways), len(groups)))
 
 
 def _ways(
-    methods: Sequence[str | Callable[..., Tensor]], options: Mapping[str, Any], rectify: bool | None
+    methods: Sequence[tuple[str | Callable[..., Tensor], Mapping[str, Any]]],
+    options: Mapping[str, Any],
+    rectify: bool | None,
 ) -> list[Asked]:
     """The methods, each with its own options and with what is chosen for all."""
+    names = [method for method, _ in methods]
     for name in options:
-        if name not in methods:
+        if name not in names:
             raise MethodError(f"got options of {name!r}, which is none of the methods; name them as in methods=")
     chosen = {} if rectify is None else {"rectify": rectify}
-    own = {name: given.options_of(values) for name, values in options.items()}
-    return [asked(each, {**chosen, **(own.get(each, {}) if isinstance(each, str) else {})}) for each in methods]
+    by_name = {name: given.options_of(values) for name, values in options.items()}
+    return [
+        asked(method, {**chosen, **(by_name.get(method, {}) if isinstance(method, str) else {}), **own})
+        for method, own in methods
+    ]
 
 
 def layers(

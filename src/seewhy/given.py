@@ -45,6 +45,17 @@ def method_of(method: Any) -> str | Callable[..., Tensor]:
     return cast(Callable[..., Tensor], method)
 
 
+def way_of(method: Any) -> tuple[str | Callable[..., Tensor], Mapping[str, Any]]:
+    """A method with options of its own, where it was given as a pair.
+
+    Raises:
+        MethodError: no method, or no options.
+    """
+    if isinstance(method, tuple) and len(cast(tuple[Any, ...], method)) == 2 and not isinstance(method[1], str):
+        return method_of(method[0]), options_of(method[1])
+    return method_of(method), {}
+
+
 def options_of(options: Any) -> Mapping[str, Any]:
     """A method's options, by their names.
 

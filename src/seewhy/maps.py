@@ -36,6 +36,15 @@ class Asked:
         return self.options["channels"] == "sum" if "channels" in self.options else self.method.signed
 
     @property
+    def title(self) -> str:
+        """The method's, with the options that are not its defaults, but for those that a picture shows."""
+        usual = {name: option.default for name, option in options(self.method.function).items()}
+        plain = {name: value for name, value in self.options.items() if isinstance(value, str | int | float)}
+        changed = {name for name, value in plain.items() if value != usual[name]} - {"rectify", "chunk"}
+        told = [f"{name}={value}" for name, value in plain.items() if name in changed]
+        return f"{self.method.title} ({', '.join(told)})" if told else self.method.title
+
+    @property
     def needed(self) -> set[str]:
         """The facts that its map, and what is told of it, are made of."""
         functions = (self.method.function, *((self.method.residual,) if self.method.residual else ()))
