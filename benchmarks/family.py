@@ -154,11 +154,12 @@ def inside(out: Path) -> None:
     channels = _channels(loaded.module, seewhy.explain(loaded, "skimage:chelsea").layers[0], images(1))
     record(out, kind="inside", share=sum(spent) / whole, runs=sum(runs), channels=channels)
     print(f"inside the model {sum(spent) / whole:.3f}, {sum(runs)} runs for {channels} channels")
-    batch = partial(forward, loaded.module, images(32))
-    for case, run, warm in (
-        ("forward of 32", batch, partial(forward, loaded.module, images(1))),
-        ("score_cam, chunks of 32", explain, partial(seewhy.explain, loaded, "skimage:chelsea", 285)),
-    ):
+    plain, warm = partial(forward, loaded.module, images(1)), partial(seewhy.explain, loaded, "skimage:chelsea", 285)
+    memory = {
+        **{f"forward of {n}": (partial(forward, loaded.module, images(n)), plain) for n in (4, 32)},
+        **{f"score_cam, chunks of {n}": (partial(explain, options={"chunk": n}), warm) for n in (4, 32)},
+    }
+    for case, (run, warm) in memory.items():
         peak, held = in_child(run, warm)
         record(out, kind="inside memory", case=case, peak=peak, held=held)
         print(f"{case}: peak {peak:.0f} MiB, held {held:.1f} MiB", flush=True)

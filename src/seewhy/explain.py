@@ -13,7 +13,8 @@ from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
 from seewhy.maps import Asked, asked
 from seewhy.model.layers import Candidate
-from seewhy.model.locate import LayerName, Run, listed
+from seewhy.model.locate import LayerName, listed
+from seewhy.model.run import Run
 from seewhy.subject import subject
 from seewhy.types import MethodError, Path
 from seewhy.zoo import Loaded
