@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seewhy.model.batch import Batch
 from seewhy.model.layers import Choice, candidates, choose
 from seewhy.model.outputs import tensors
 from seewhy.model.tokens import Layout
@@ -390,7 +391,7 @@ def row(case: Case) -> Row:
     try:
         model = awakened(case.build())
         generator = torch.Generator().manual_seed(0)
-        trace = Trace.of(model, (torch.randn(1, *case.size, generator=generator),), {}, scores)
+        trace = Trace.of(model, Batch(torch.randn(1, *case.size, generator=generator)), scores)
         choice = choose(trace)
         share = next(found.gradient_share for found in candidates(trace) if found.chosen)
     except Exception as error:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seewhy.methods.attention import attention_rollout, chefer, grad_eclip, gradient_rollout, legrad
 from seewhy.model.attention import attentions
+from seewhy.model.batch import Batch
 from seewhy.model.blocks import blocks, gradients_by_depth, mean_token_gradients, of_tokens, token_map, tokens_read
 from seewhy.model.capture import Capture, capture
 from seewhy.model.observe import untouched
@@ -169,11 +170,11 @@ class Shown:
 
 
 def show(model: nn.Module, x: Tensor) -> Shown:
-    found = blocks(model, (x,), {}, len(x))
+    found = blocks(model, Batch(x))
     found = {place: block for place, block in found.items() if place < DEPTH}
     spots = {f"tokens {place}": block.spot for place, block in found.items()}
     with attentions(len(x)) as seen:
-        shown = capture(model, (x,), {}, spots)
+        shown = capture(model, Batch(x), spots)
     every = {f"attention {place}": attention.probabilities for place, attention in enumerate(seen)}
     every |= {f"output {place}": attention.output for place, attention in enumerate(seen)}
     return Shown(replace(shown, activations={**shown.activations, **every}), seen, found)
@@ -587,7 +588,7 @@ def test_what_runs_after_the_blocks_is_left_out() -> None:
 @EVERY
 def test_blocks_are_found_with_their_tokens(name: str) -> None:
     model = build(name)
-    found = blocks(model, (images(),), {}, B)
+    found = blocks(model, Batch(images()))
     names = [found[place].spot.module for place in range(DEPTH)]
     assert len({name.rsplit(".", 1)[0] for name in names}) == 1
     assert [name[-1] for name in names] == ["0", "1", "2"]

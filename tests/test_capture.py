@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture, capture
 from seewhy.model.spot import Spot, rerouted
 from seewhy.types import LayerError, ModelError
@@ -62,10 +63,10 @@ def slow_gradient(model, x, layer, column=2):
 def test_several_layers_each_get_the_gradient_they_have_alone(rectify):
     model, x = net(rectify), images()
     spots = {"a": Spot("a"), "b": Spot("b")}
-    together = capture(model, (x,), {}, spots)
+    together = capture(model, Batch(x), spots)
     found = gradient(together, ["a", "b"])
     for layer in spots:
-        alone = capture(model, (x,), {}, {layer: spots[layer]})
+        alone = capture(model, Batch(x), {layer: spots[layer]})
         expected_output, expected = slow_gradient(model, x, layer)
         torch.testing.assert_close(together.activations[layer].detach(), expected_output, rtol=0, atol=0)
         torch.testing.assert_close(found[layer][0], expected, rtol=1e-12, atol=0)
@@ -74,20 +75,20 @@ def test_several_layers_each_get_the_gradient_they_have_alone(rectify):
 
 
 def test_the_convolutions_output_is_kept_although_an_inplace_relu_follows():
-    shown = capture(net(lambda x: x.relu_()), (images(),), {}, {"b": Spot("b")})
+    shown = capture(net(lambda x: x.relu_()), Batch(images()), {"b": Spot("b")})
     assert (shown.activations["b"] < 0).any()
 
 
 def test_the_graph_starts_at_the_first_layer_and_parameters_get_no_gradient():
     model = net()
-    shown = capture(model, (images(),), {}, {"b": Spot("b")})
+    shown = capture(model, Batch(images()), {"b": Spot("b")})
     assert shown.activations["b"].grad_fn is None
     gradient(shown, ["b"])
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_a_batched_backward_equals_one_after_the_other():
-    shown = capture(net(), (images(),), {}, {"a": Spot("a")})
+    shown = capture(net(), Batch(images()), {"a": Spot("a")})
     seeds = torch.eye(6, dtype=torch.float64)[:, None].expand(6, 2, 6).contiguous()
     together = shown.gradients([(shown.output, seeds)], ["a"])["a"]
     for column in range(6):
@@ -105,7 +106,7 @@ def test_an_operation_without_batched_backward_is_asked_one_by_one():
             return g * 2
 
     model = net(lambda x: Stubborn.apply(F.relu(x)))
-    shown = capture(model, (images(),), {}, {"a": Spot("a")})
+    shown = capture(model, Batch(images()), {"a": Spot("a")})
     seeds = torch.eye(6, dtype=torch.float64)[:, None].expand(6, 2, 6).contiguous()
     together = shown.gradients([(shown.output, seeds)], ["a"])["a"]
     torch.testing.assert_close(together[3], slow_gradient(model, images(), "a", 3)[1], rtol=1e-12, atol=0)
@@ -115,7 +116,7 @@ def test_an_operation_without_batched_backward_is_asked_one_by_one():
 def test_it_works_where_gradients_are_off_and_leaves_them_off(context):
     model = net()
     with context():
-        shown = capture(model, (images(),), {}, {"b": Spot("b")})
+        shown = capture(model, Batch(images()), {"b": Spot("b")})
         found = gradient(shown, ["b"])["b"][0]
         assert not torch.is_grad_enabled()
     torch.testing.assert_close(found, slow_gradient(model, images(), "b")[1], rtol=1e-12, atol=0)
@@ -123,7 +124,7 @@ def test_it_works_where_gradients_are_off_and_leaves_them_off(context):
 
 def test_frozen_parameters_do_not_matter():
     model = net().requires_grad_(False)
-    found = gradient(capture(model, (images(),), {}, {"b": Spot("b")}), ["b"])["b"][0]
+    found = gradient(capture(model, Batch(images()), {"b": Spot("b")}), ["b"])["b"][0]
     torch.testing.assert_close(found, slow_gradient(model, images(), "b")[1], rtol=1e-12, atol=0)
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
@@ -142,7 +143,7 @@ class Shared(nn.Module):
 def test_calls_of_one_module_are_told_apart():
     torch.manual_seed(0)
     model = Shared().double().eval()
-    shown = capture(model, (images(),), {}, {"act": Spot("act"), "act@2": Spot("act", 2)})
+    shown = capture(model, Batch(images()), {"act": Spot("act"), "act@2": Spot("act", 2)})
     assert [shown.activations[name].shape[1] for name in ("act", "act@2")] == [4, 5]
     torch.testing.assert_close(shown.activations["act@2"].mean((2, 3)), shown.activations["act@2"].flatten(2).mean(-1))
     found = gradient(shown, ["act", "act@2"])
@@ -153,7 +154,7 @@ def test_calls_of_one_module_are_told_apart():
 @pytest.mark.parametrize("inplace", [True, False])
 def test_a_bare_functional_rectifier_can_be_captured(inplace):
     model = net(lambda x: F.relu(x, inplace=inplace))
-    shown = capture(model, (images(),), {}, {"b + relu": Spot("b", rectifier="relu")})
+    shown = capture(model, Batch(images()), {"b + relu": Spot("b", rectifier="relu")})
     kept = shown.activations["b + relu"]
     assert (kept >= 0).all()
     assert (kept == 0).any()
@@ -184,7 +185,7 @@ class Outputs(nn.Module):
 def test_layers_that_return_tuples_and_mappings(wrap, index):
     torch.manual_seed(0)
     model = Outputs(wrap).double().eval()
-    shown = capture(model, (images(),), {}, {"stage": Spot("stage", index=index), "inner": Spot("inner")})
+    shown = capture(model, Batch(images()), {"stage": Spot("stage", index=index), "inner": Spot("inner")})
     found = gradient(shown, ["stage", "inner"])
     torch.testing.assert_close(found["stage"], found["inner"])
     assert found["stage"].abs().sum() > 0
@@ -195,7 +196,7 @@ def test_compiled_code_that_is_already_warm_is_bypassed():
     expected = slow_gradient(model, images(), "b")[1]
     model.compile(backend="eager")
     model(images())
-    found = gradient(capture(model, (images(),), {}, {"b": Spot("b")}), ["b"])["b"][0]
+    found = gradient(capture(model, Batch(images()), {"b": Spot("b")}), ["b"])["b"][0]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
@@ -215,13 +216,13 @@ def test_checkpointing_without_reentry_works(layer):
     model = Checkpointed(False).double().eval()
     plain = net()
     plain.load_state_dict(model.state_dict())
-    found = gradient(capture(model, (images(),), {}, {layer: Spot(layer)}), [layer])[layer][0]
+    found = gradient(capture(model, Batch(images()), {layer: Spot(layer)}), [layer])[layer][0]
     torch.testing.assert_close(found, slow_gradient(plain, images(), layer)[1], rtol=1e-12, atol=0)
 
 
 def test_checkpointing_with_reentry_is_refused_with_the_way_out():
     torch.manual_seed(0)
-    shown = capture(Checkpointed(True).double().eval(), (images(),), {}, {"a": Spot("a")})
+    shown = capture(Checkpointed(True).double().eval(), Batch(images()), {"a": Spot("a")})
     with pytest.raises(ModelError, match="use_reentrant=False"):
         gradient(shown, ["a"])
 
@@ -233,7 +234,7 @@ def test_a_layer_without_influence_is_an_error():
             return self.head(x.mean((2, 3)).repeat(1, 2)[:, :5])
 
     torch.manual_seed(0)
-    shown = capture(Side().double().eval(), (images(),), {}, {"b": Spot("b")})
+    shown = capture(Side().double().eval(), Batch(images()), {"b": Spot("b")})
     with pytest.raises(LayerError, match="the score does not depend on layer 'b'"):
         gradient(shown, ["b"])
 
@@ -257,16 +258,16 @@ def test_a_tensor_is_exchanged_wherever_the_output_holds_it_and_containers_are_c
 
 def test_spots_that_are_not_reached():
     with pytest.raises(LayerError, match="asks for call 2, but 'a' ran 1 times"):
-        capture(net(), (images(),), {}, {"a@2": Spot("a", 2)})
+        capture(net(), Batch(images()), {"a@2": Spot("a", 2)})
     model = net()
     model.idle = nn.Conv2d(3, 3, 1)
     with pytest.raises(LayerError, match="'idle' did not run"):
-        capture(model, (images(),), {}, {"idle": Spot("idle")})
+        capture(model, Batch(images()), {"idle": Spot("idle")})
 
 
 def test_differentiable_capture_reaches_inputs_and_parameters():
     model, x = net(lambda y: F.softplus(y)), images().requires_grad_()
-    shown = capture(model, (x,), {}, {"a": Spot("a")}, differentiable=True)
+    shown = capture(model, Batch(x), {"a": Spot("a")}, differentiable=True)
     found = gradient(shown, ["a"])["a"]
     (second,) = torch.autograd.grad(found.square().sum(), x)
     assert second.abs().sum() > 0

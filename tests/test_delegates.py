@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import seewhy
 from seewhy import facts
 from seewhy.delegates.listed import DELEGATES
+from seewhy.model.batch import Batch
 from seewhy.model.replay import Replay
 from seewhy.model.scorer import Scorer
 from seewhy.types import MethodError
@@ -271,7 +272,7 @@ def test_an_error_of_the_target_is_the_targets():
 def test_a_model_that_cannot_be_copied_is_said():
     model = net()
     model.lock = threading.Lock()
-    scorer = Scorer(Replay(model, images(), (), {}, {}), lambda output, rows: output[:, 1])
+    scorer = Scorer(Replay(model, Batch(images()), {}), lambda output, rows: output[:, 1])
     with pytest.raises(MethodError, match=r"on a copy of the model, which cannot be copied \(cannot pickle .*; choose"):
         scorer.apart()
 

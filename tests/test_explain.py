@@ -172,6 +172,28 @@ def test_further_arguments_reach_the_model():
     torch.testing.assert_close(e.map, plain.map / 2, rtol=1e-9, atol=1e-12)
 
 
+class ByName(nn.Module):
+    """As transformers' models: everything by keyword, the images not first; with an answer for each text."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, input_ids=None, pixel_values=None, gain=None):
+        return {"logits": self.net(pixel_values, gain) + input_ids.sum()}
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "score_cam", "ablation_cam", "saliency", "guided_backprop", "rise"])
+def test_a_dictionary_of_inputs_finds_the_images_by_itself(method):
+    x, gain = images(), torch.rand(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.5
+    inputs = {"input_ids": torch.tensor([1, 2]), "pixel_values": x, "gain": gain}
+    options = {"masks": 8} if method == "rise" else {}
+    named = seewhy.explain(ByName(), inputs, [0, 1, 2], method, options=options)
+    plain = seewhy.explain(net(wrap=lambda s: s + 3), x, [0, 1, 2], method, args=(gain,), options=options)
+    torch.testing.assert_close(named.map, plain.map, rtol=1e-10, atol=1e-12)
+    assert list(inputs) == ["input_ids", "pixel_values", "gain"]
+
+
 def test_a_comparison_equals_single_explanations():
     model, x = net(), images()
     methods, layers = ["grad_cam", "layer_cam", "eigen_cam", "cam"], [None, "first", ["first", "second"]]

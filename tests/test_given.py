@@ -191,7 +191,11 @@ def test_images_that_are_no_batch_are_told_by_what_they_are():
         (torch.zeros(9, 9, 3), "(b c h w): give images.permute(2, 0, 1)[None]"),
         (torch.zeros(3, 9, 9), "(b c h w): give images[None]"),
         ([torch.zeros(3, 9, 9)], "got a list of 1 tensors as images; make one batch of images, as by torch.stack"),
-        ({"pixel_values": torch.zeros(1, 3, 9, 9)}, "got a dictionary as images"),
+        ({"input_ids": torch.zeros(1, 9)}, "with input_ids as images, in which no floating tensor (b c h w) of images"),
+        (
+            {"left": torch.zeros(1, 3, 9, 9), "right": torch.zeros(1, 3, 9, 9)},
+            "got a dictionary with left, right as images, in which the tensors left, right may be images; give the",
+        ),
     ):
         with pytest.raises((ShapeError, ModelError)) as told:
             seewhy.explain(model, images)

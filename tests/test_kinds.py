@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from seewhy.model import kinds
+from seewhy.model.batch import Batch
 from seewhy.model.clues import clues_of
 from seewhy.model.graph import kind, saved
 from seewhy.model.trace import Trace
@@ -166,6 +167,6 @@ class Tokens(nn.Module):
 
 def test_tokens_that_are_counted_from_the_end_are_told_apart():
     torch.manual_seed(1)
-    trace = Trace.of(Tokens().eval(), (torch.randn(1, 3, 16, 16),), {}, lambda output: output)
+    trace = Trace.of(Tokens().eval(), Batch(torch.randn(1, 3, 16, 16)), lambda output: output)
     (traced,) = trace.outputs["dropped"]
     assert clues_of(trace, traced.edge).patches[1] == range(1, 17)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from seewhy.model.batch import Batch
 from seewhy.model.capture import capture
 from seewhy.model.graph import shape_of
 from seewhy.model.layers import Memory, candidates, choose, resolve
@@ -19,7 +20,7 @@ from seewhy.types import LayerError, ModelError
 
 def traced(model, *shape, select=lambda output: output, **kwargs):
     torch.manual_seed(1)
-    return Trace.of(model.eval(), (torch.randn(shape or (1, 3, 32, 32)),), kwargs, select)
+    return Trace.of(model.eval(), Batch(torch.randn(shape or (1, 3, 32, 32)), kwargs=kwargs), select)
 
 
 def chosen(model, *shape, **kwargs):
@@ -111,7 +112,7 @@ def test_a_rectifier_by_function_has_a_name_that_a_capture_understands(function,
     choice = chosen(model)
     assert choice.name == name
     x = torch.randn(1, 3, 32, 32)
-    kept = capture(model, [x], {}, {name: choice.spot}).activations[name]
+    kept = capture(model, Batch(x), {name: choice.spot}).activations[name]
     assert torch.equal(kept, function(model.features(x)))
 
 
@@ -609,7 +610,7 @@ def test_a_tensor_within_an_output_is_found_with_the_path_to_it(wrap):
     choice = chosen(model)
     assert choice.name == "block"
     x = torch.randn(1, 3, 32, 32)
-    kept = capture(model.eval(), [x], {}, {"block": choice.spot}).activations["block"]
+    kept = capture(model.eval(), Batch(x), {"block": choice.spot}).activations["block"]
     assert torch.equal(kept, model.stem(x) + model.block.branch(model.stem(x)))
 
 
@@ -632,7 +633,7 @@ def test_of_several_tensors_in_an_output_the_first_with_a_grid_is_taken():
 def test_gradients_are_those_of_the_recorded_projection():
     model = nn.Sequential(conv(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4096, 5)).double().eval()
     x = torch.randn(1, 3, 32, 32, dtype=torch.float64)
-    trace = Trace.of(model, (x,), {}, lambda output: output)
+    trace = Trace.of(model, Batch(x), lambda output: output)
     edge, shape = trace.edge("1")
     (gradient,) = trace.gradients([(edge.node, edge.output_nr)])
     features = model[1](model[0](x)).detach().requires_grad_()
@@ -682,7 +683,7 @@ def test_the_record_leaves_the_model_as_it_was():
     model = nn.Sequential(conv(3, 4), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten(), nn.Linear(4096, 5)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    trace = Trace.of(model, (torch.zeros(1, 3, 32, 32),), {}, lambda output: output)
+    trace = Trace.of(model, Batch(torch.zeros(1, 3, 32, 32)), lambda output: output)
     choose(trace)
     assert model.training
     assert all(module.training for module in model)
@@ -703,7 +704,7 @@ def test_a_model_may_change_its_input_in_place_and_take_it_by_keyword():
 
     x = torch.rand(1, 3, 32, 32)
     kept = x.clone()
-    trace = Trace.of(Scaling().eval(), (2,), {"pixels": x}, lambda output: output)
+    trace = Trace.of(Scaling().eval(), Batch(x, (2,), name="pixels"), lambda output: output)
     assert choose(trace).name == "features"
     assert torch.equal(x, kept)
 
@@ -732,7 +733,7 @@ def test_what_checkpointing_runs_again_in_the_backward_pass_leaves_no_trace():
 
     tail = nn.Sequential(conv(4, 4), nn.BatchNorm2d(4), nn.ReLU())
     model = Net(forward, features=conv(3, 4), tail=tail, fc=head()).train()
-    trace = Trace.of(model, (torch.randn(1, 3, 32, 32),), {}, lambda output: output)
+    trace = Trace.of(model, Batch(torch.randn(1, 3, 32, 32)), lambda output: output)
     assert [layer.name for layer in candidates(trace)] == ["features", "tail.0", "tail.1", "tail"]
     assert torch.equal(tail[1].running_mean, torch.zeros(4))
     assert tail[1].num_batches_tracked == 0
@@ -753,9 +754,7 @@ def test_batch_norm_that_moves_its_buffers_even_in_eval_mode_is_traced():
 def test_it_works_inside_no_grad_and_on_half_precision():
     model = nn.Sequential(conv(3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head())
     with torch.no_grad():
-        trace = Trace.of(
-            model.bfloat16().eval(), (torch.zeros(2, 3, 32, 32).bfloat16() + 1,), {}, lambda output: output
-        )
+        trace = Trace.of(model.bfloat16().eval(), Batch(torch.ones(2, 3, 32, 32).bfloat16()), lambda output: output)
         assert choose(trace).name == "1"
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from seewhy.model.batch import Batch
 from seewhy.model.capture import capture
 from seewhy.model.replay import Replay
 from seewhy.model.spot import Spot
@@ -30,7 +31,7 @@ def replay(chunk=32):
     torch.manual_seed(0)
     inputs = torch.randn(3, 3, 9, 8, dtype=torch.float64)
     gain = torch.rand(3, 6, dtype=torch.float64) + 0.5
-    return Replay(Net().double().eval(), inputs, (gain,), {}, SPOT, chunk)
+    return Replay(Net().double().eval(), Batch(inputs, (gain,)), SPOT, chunk)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
@@ -38,7 +39,7 @@ def test_changed_images_follow_their_rows(chunk):
     again = replay(chunk)
     rows = torch.tensor([2, 0, 0, 1, 2])
     changed = again.inputs[rows] + torch.randn(5, 3, 9, 8, dtype=torch.float64)
-    expected = again.model(changed, again.args[0][rows])[:, [1, 4]].mT
+    expected = again.model(changed, again.batch.args[0][rows])[:, [1, 4]].mT
     torch.testing.assert_close(again.scores_at(QUESTIONS, changed, rows), expected.detach(), rtol=1e-14, atol=1e-14)
 
 
@@ -47,14 +48,14 @@ def test_changed_images_follow_their_rows(chunk):
 def test_the_tail_after_changed_activations(chunk, layer):
     again = replay(chunk)
     rows = torch.tensor([2, 0, 0, 1])
-    clean = capture(again.model, (again.inputs, *again.args), {}, SPOT, graph=False).activations[layer]
+    clean = capture(again.model, again.batch, SPOT, graph=False).activations[layer]
     layout = Layout("bc*", tuple(clean.shape[2:]))
     same = again.score_tail(QUESTIONS, layer, layout, clean[rows], rows)
-    expected = again.model(again.inputs, *again.args)[rows][:, [1, 4]].mT.detach()
+    expected = again.model(again.inputs, *again.batch.args)[rows][:, [1, 4]].mT.detach()
     torch.testing.assert_close(same, expected, rtol=1e-14, atol=1e-14)
     ablated = clean[rows].clone()
     ablated[:, 2] = 0
     found = again.score_tail(QUESTIONS, layer, layout, ablated, rows)
-    by_hand = again.model.head(F.relu(ablated).mean((2, 3)) * again.args[0][rows])[:, [1, 4]].mT.detach()
+    by_hand = again.model.head(F.relu(ablated).mean((2, 3)) * again.batch.args[0][rows])[:, [1, 4]].mT.detach()
     torch.testing.assert_close(found, by_hand, rtol=1e-13, atol=1e-14)
     assert not torch.allclose(found, same)

@@ -41,7 +41,7 @@ ALLOWED = {
     "explanation": "tensor render saving item",
     "comparison": "tensor render saving item explanation",
     "console": "types explanation",
-    "subject": "types data zoo item",
+    "subject": "types data model zoo item",
     "observation": "types facts model question ensemble evidence backward subject",
     "maps": "types ensemble model evidence facts method registry",
     "answer": "types tensor question targets ranked model ensemble evidence facts maps observation subject explanation",

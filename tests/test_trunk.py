@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from seewhy.model.batch import Batch
 from seewhy.model.capture import capture
 from seewhy.model.replay import Replay
 from seewhy.model.spot import Spot
@@ -74,8 +75,8 @@ CASES = [
 def of(kind, spot, images=2, seed=0):
     torch.manual_seed(seed)
     model, inputs = kind().double().eval(), torch.randn(images, 3, 8, 8, dtype=torch.float64)
-    kept = capture(model, (inputs,), {}, {"layer": spot}, graph=False).activations["layer"]
-    return model, Replay(model, inputs, (), {}, {"layer": spot}, 3), kept
+    kept = capture(model, Batch(inputs), {"layer": spot}, graph=False).activations["layer"]
+    return model, Replay(model, Batch(inputs), {"layer": spot}, 3), kept
 
 
 def scores(replay, cells, rows, questions=(1, 4)):
@@ -91,7 +92,7 @@ def test_the_tail_alone_gives_the_scores_of_the_full_pass(kind, spot, short, row
     cells = clean[rows] + torch.randn(len(rows), *clean.shape[1:], dtype=torch.float64)
     found = scores(replay, cells, torch.tensor(rows))
     assert (replay._trunk("layer") is not None) == short
-    whole = Replay(model, replay.inputs, (), {}, replay.spots, 3)
+    whole = Replay(model, replay.batch, replay.spots, 3)
     whole._trunks["layer"] = None  # no trunk: every pass is a full one
     expected = scores(whole, cells, torch.tensor(rows))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

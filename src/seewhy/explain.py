@@ -181,4 +181,4 @@ def layers(
     """
     path, keywords = given.path_of(output), given.keywords_of(kwargs)
     ready = subject(model, images, args=args, kwargs=keywords, labels=None, preprocess=preprocess)
-    return listed(Run(ready.module, ready.inputs, ready.args, ready.kwargs, path))
+    return listed(Run(ready.module, ready.batch, path))

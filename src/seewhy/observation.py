@@ -102,12 +102,9 @@ class Observation:
         subject, known = self.subject, self.found.known
         linear = subject.module.get_submodule(known.head) if known.head else None
         head = Head(linear if isinstance(linear, nn.Linear) else None, self.question.path)
-        rows = torch.arange(len(subject.inputs), device=subject.inputs.device)
-        backward = Backward(self.shown, asked_now, rows)
+        backward = Backward(self.shown, asked_now, subject.batch.rows)
         spots = {place.name: place.spot for place in self.found.places} | spots_of(known.blocks or {})
-        replay = Replay(
-            *(subject.module, subject.inputs, subject.args, subject.kwargs, spots), edits=known.edits, gated=known.gated
-        )
+        replay = Replay(subject.module, subject.batch, spots, edits=known.edits, gated=known.gated)
         kept = known.biased if self.plan.biases else {}
         biased = {name: subject.module.get_submodule(spot.module) for name, spot in kept.items()}
         made: dict[tuple[Place, ...], Evidence] = {}
@@ -132,9 +129,9 @@ class Observation:
 
     def of(self, inputs: Float[Tensor, "b c *s"]) -> "Observation":
         """The same of changed images: layers and questions stay, the pass is new."""
-        subject, found = replace(self.subject, inputs=inputs), self.found
+        subject, found = replace(self.subject, batch=self.subject.batch.of(inputs)), self.found
         if inputs.shape != self.subject.inputs.shape:
-            run = Run(subject.module, inputs, subject.args, subject.kwargs, self.manner.output)
+            run = Run(subject.module, subject.batch, self.manner.output)
             named = [[place.name for place in group] for group in found.groups]
             try:
                 found = locate(run, named, self.manner.align, self.manner.layout)
@@ -159,7 +156,7 @@ def observe(
         ShapeError: scores that are no numbers, or none for each image.
         TargetError: labels that do not fit the scores.
     """
-    run = Run(subject.module, subject.inputs, subject.args, subject.kwargs, manner.output)
+    run = Run(subject.module, subject.batch, manner.output)
     plan = Plan.of(needed)
     with held(subject.module):
         found = locate(run, groups, manner.align, manner.layout)
@@ -181,14 +178,13 @@ def _shown(subject: Subject, found: Found, plan: Plan, manner: Manner) -> tuple[
 
 
 def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Capture:
-    inputs = subject.inputs.clone() if found.known.edits else subject.inputs
+    batch = subject.batch.of(subject.inputs.clone()) if found.known.edits else subject.batch
     spots = {place.name: place.spot for place in found.places}
     if plan.tokens:
         spots |= spots_of(found.known.blocks or {})
     return capture(
         subject.module,
-        (inputs, *subject.args),
-        subject.kwargs,
+        batch,
         {**(found.known.biased if plan.biases else {}), **spots},
         head=found.known.head,
         graph=plan.graph,

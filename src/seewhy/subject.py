@@ -15,6 +15,7 @@ from seewhy.data.frame import Frame
 from seewhy.data.image import Photo, read
 from seewhy.data.preprocess import Preprocess
 from seewhy.item import Picture
+from seewhy.model.batch import Batch
 from seewhy.types import ModelError, ShapeError
 from seewhy.zoo import Loaded
 
@@ -24,21 +25,22 @@ class Subject:
     """A module with the inputs of one forward pass, and what is needed to show the result.
 
     Args:
-        inputs: the images as the model takes them.
-        args: the model's further positional arguments.
-        kwargs: its keyword arguments.
+        batch: what the model is given.
         labels: names of its classes.
         pictures: the photo behind each image; None where it is no picture.
     """
 
     module: nn.Module
-    inputs: Float[Tensor, "b c *s"]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
+    batch: Batch
     labels: tuple[str, ...] | None
     name: str
     pictures: tuple[Picture | None, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> Float[Tensor, "b c *s"]:
+        """The images as the model takes them."""
+        return self.batch.inputs
 
 
 def subject(
@@ -61,6 +63,7 @@ def subject(
         raise ModelError(
             f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
         )
+    images, name, further = _named(images, kwargs or {})
     check_given(images, args, preprocess)
     loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
     module, how = _eager(loaded.module), preprocess or loaded.preprocess
@@ -79,9 +82,7 @@ def subject(
     _check(inputs)
     return Subject(
         module=module,
-        inputs=inputs,
-        args=tuple(args),
-        kwargs=dict(kwargs or {}),
+        batch=Batch(inputs, tuple(args), further, name),
         labels=tuple(labels) if labels is not None else loaded.labels,
         name=loaded.name,
         pictures=pictures,
@@ -104,8 +105,6 @@ def check_given(images: Any, args: Any, preprocess: Any) -> None:
             f"got {type(preprocess).__name__} as preprocess, which does not tell where on the photo its pixels come "
             "from; describe it by seewhy.Preprocess(size=..., mean=..., std=...), or apply it and give the tensor"
         )
-    if isinstance(images, Mapping):
-        raise ModelError("got a dictionary as images; give the image tensor, and the model's other inputs by kwargs=")
     if (
         isinstance(images, list | tuple)
         and images
@@ -115,6 +114,28 @@ def check_given(images: Any, args: Any, preprocess: Any) -> None:
             f"got a {type(images).__name__} of {len(images)} tensors as images; make one batch of images, as by "
             "torch.stack, and give the model's other inputs by args="
         )
+
+
+def _named(images: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str | None, dict[str, Any]]:
+    """Of a dictionary of the model's inputs, such as a processor makes, the images, their name, and the rest.
+
+    Raises:
+        ModelError: no tensor of images in it, or several.
+    """
+    if not isinstance(images, Mapping):
+        return images, None, dict(kwargs)
+    given = cast(Mapping[str, Any], images)
+    found = [name for name, value in given.items() if isinstance(value, Tensor) and value.ndim > 2]
+    found = [name for name in found if given[name].is_floating_point()]
+    known = [name for name in found if name.startswith("pixel_values")]
+    if len(known or found) != 1:
+        what = f"the tensors {', '.join(found)} may be images" if found else "no floating tensor (b c h w) of images"
+        raise ModelError(
+            f"got a dictionary with {', '.join(given)} as images, in which {what}; give the images alone, and the "
+            "model's other inputs by kwargs="
+        )
+    name = (known or found)[0]
+    return given[name], name, {**{key: value for key, value in given.items() if key != name}, **kwargs}
 
 
 def _is_of_pictures(module: nn.Module) -> bool:

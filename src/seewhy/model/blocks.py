@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seewhy.model.attention import Attention, attentions
+from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture
 from seewhy.model.observe import untouched, watched
 from seewhy.model.outputs import tensors
@@ -46,7 +47,7 @@ class Block:
         return raw if self.axis == 1 else raw.transpose(-3, -2)
 
 
-def blocks(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], images: int) -> dict[int, Block]:
+def blocks(model: nn.Module, batch: Batch) -> dict[int, Block]:
     """For each attention of one forward pass the outermost module that holds it alone and puts out tokens.
 
     Raises:
@@ -58,7 +59,7 @@ def blocks(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ima
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         stack.enter_context(torch.no_grad())
-        seen = stack.enter_context(attentions(images, graph=False))
+        seen = stack.enter_context(attentions(len(batch), graph=False))
 
         def begin(_name: str, _call: int, _inputs: Any) -> None:
             begun.append(len(seen))
@@ -66,12 +67,13 @@ def blocks(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], ima
         def end(name: str, call: int, output: Any) -> None:
             first = begun.pop()
             if len(seen) == first + 1:
-                place = _tokens_in(output, images, seen[first].probabilities.shape[-2])
+                place = _tokens_in(output, len(batch), seen[first].probabilities.shape[-2])
                 if place is not None:
                     found[first] = Block(first, Spot(name, call, place[0]), place[1])
 
         stack.enter_context(watched(modules, begin, before=True))
         stack.enter_context(watched(modules, end))
+        args, kwargs = batch.given
         model(*args, **kwargs)
     if not found:
         ran = f"of {len(seen)} attentions none has a block that puts out tokens" if seen else "no softmax attention ran"

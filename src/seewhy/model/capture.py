@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from seewhy.model.observe import outside_inference, passed_back, sets_grad_mode, untouched, watched
+from seewhy.model.batch import Batch
+from seewhy.model.observe import passed_back, sets_grad_mode, untouched, watched
 from seewhy.model.spot import Spot, rerouted
 from seewhy.types import LayerError
 
@@ -86,8 +87,7 @@ class Capture:
 
 def capture(
     model: nn.Module,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    batch: Batch,
     spots: Mapping[str, Spot],
     *,
     head: str | None = None,
@@ -105,13 +105,12 @@ def capture(
 
     Args:
         model: any module; it is left as it was.
-        args: positional arguments of the model.
-        kwargs: keyword arguments of the model.
+        batch: what the model is given.
         spots: what to keep, by name.
         head: a module whose (first) input and output are kept too.
         graph: whether gradients will be asked for.
         differentiable: keep the whole graph, from the model's inputs and parameters on.
-        leaf: keep the first argument too, under the name `INPUT`; the graph then starts there.
+        leaf: keep the images too, under the name `INPUT`; the graph then starts there.
         within: what the forward pass runs inside of, such as a function mode that rules how rectifiers differentiate.
         gated: the model has `no_grad` or `enable_grad` blocks of its own, whose ends shall not end the graph.
 
@@ -130,16 +129,18 @@ def capture(
             kept[name] = (tensor.detach() if id(tensor) in others else tensor).requires_grad_()
         return kept[name].clone()
 
+    args, kwargs = batch.given
     others = {id(value) for value in (*args, *kwargs.values())}
     with untouched(model) as census, torch.set_grad_enabled(differentiable):
         others |= {id(buffer) for _, owned in census.buffers for buffer in owned.values()}
-        args = [outside_inference(value) for value in args]
-        kwargs = {name: outside_inference(value) for name, value in kwargs.items()}
+        batch = batch.outside_inference()
         gates, around = _Open() if gated else nullcontext(), within or nullcontext()
         with rerouted(model, spots, keep) as calls, _head_watched(model, head, heads), gates, around:
             if leaf:
-                followed = differentiable and args[0].requires_grad
-                args[0] = keep(INPUT, args[0] if followed else args[0].detach().requires_grad_(differentiable))
+                images = batch.inputs
+                followed = differentiable and images.requires_grad
+                batch = batch.of(keep(INPUT, images if followed else images.detach().requires_grad_(differentiable)))
+            args, kwargs = batch.given
             output = model(*args, **kwargs)
     _check_reached(spots, kept, calls)
     return Capture(model, output, kept, heads[-1] if heads else None, dict(calls), differentiable)

@@ -122,7 +122,7 @@ def locate(
             trace, before = run.trace(), {} if known is None else known.places
             found = None if known is None else known.blocks
             if found is None and Auto("tokens") in missing.values():
-                found = blocks(run.model, *run.probe(), len(trace.image))
+                found = blocks(run.model, run.probe())
             places = {key: _places(trace, layer, found, align, layout) for key, layer in missing.items()}
             known = _known(trace, stamp, found, {**before, **places})
             _MEMORY.put(run.model, run.key(), known)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture, capture
 from seewhy.model.observe import untouched
 from seewhy.model.outputs import tensors
@@ -26,9 +27,7 @@ class Replay:
 
     Args:
         model: the module; left as it was by every run.
-        inputs: the images of the clean pass.
-        args: the model's further positional arguments; tensors with a row for each image follow the rows.
-        kwargs: its keyword arguments, likewise.
+        batch: what the clean pass was given.
         spots: where each named layer is.
         chunk: how many rows are run at once at most, whatever a caller gives; it changes the memory, never the scores.
         edits: the model writes into its input, and is given a copy.
@@ -36,13 +35,16 @@ class Replay:
     """
 
     model: nn.Module
-    inputs: Float[Tensor, "b c *s"]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
+    batch: Batch
     spots: Mapping[str, Spot]
     chunk: int = 256
     edits: bool = False
     gated: bool = False
+
+    @property
+    def inputs(self) -> Float[Tensor, "b c *s"]:
+        """The images of the clean pass."""
+        return self.batch.inputs
 
     def scores_at(
         self, questions: Sequence[Target], inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"]
@@ -65,10 +67,10 @@ class Replay:
         """Passes of changed inputs with a graph from these layers on (with `leaf`, from the inputs); and their rows."""
         spots = {name: self.spots[name] for name in layers}
         for part in chunked(len(inputs), self.chunk):
-            args = [self._of_rows(value, rows[part]) for value in self.args]
-            kwargs = {name: self._of_rows(value, rows[part]) for name, value in self.kwargs.items()}
-            given = inputs[part].clone() if self.edits else inputs[part]
-            yield capture(self.model, (given, *args), kwargs, spots, gated=self.gated, leaf=leaf), rows[part]
+            yield (
+                capture(self.model, self._of_rows(inputs[part], rows[part]), spots, gated=self.gated, leaf=leaf),
+                rows[part],
+            )
 
     def score_tail(
         self,
@@ -122,9 +124,8 @@ class Replay:
         return {}
 
     def _verified(self, spot: Spot) -> Trunk | None:
-        args = (self.inputs.clone() if self.edits else self.inputs, *self.args)
-        trunk = Trunk.of(self.model, args, self.kwargs, len(self.inputs), spot)
-        every = torch.arange(len(self.inputs), device=self.inputs.device)
+        every = self.batch.rows
+        trunk = Trunk.of(self.model, self._of_rows(self.inputs, every), spot)
         with untouched(self.model), torch.no_grad():
             clean = dict(tensors(self._run(self.inputs, every)))
             for rows in (every, every[:1].expand(len(every) + 1)):
@@ -143,13 +144,11 @@ class Replay:
         return torch.stack([target(output, rows) for target in questions])
 
     def _run(self, inputs: Tensor, rows: Tensor) -> Any:
-        args = [self._of_rows(value, rows) for value in self.args]
-        kwargs = {name: self._of_rows(value, rows) for name, value in self.kwargs.items()}
-        return self.model(inputs.clone() if self.edits else inputs, *args, **kwargs)
+        args, kwargs = self._of_rows(inputs, rows).given
+        return self.model(*args, **kwargs)
 
-    def _of_rows(self, value: Any, rows: Tensor) -> Any:
-        per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self.inputs)
-        return value[rows] if per_image else value
+    def _of_rows(self, inputs: Tensor, rows: Tensor) -> Batch:
+        return self.batch.of_rows(inputs.clone() if self.edits else inputs, rows)
 
 
 def _same(again: Tensor, clean: Tensor, rows: Tensor) -> bool:

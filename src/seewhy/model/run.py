@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from seewhy.model.alignment import probe
+from seewhy.model.batch import Batch
 from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.trace import Trace
 from seewhy.types import ModelError, Path, SeewhyError
@@ -16,42 +16,44 @@ from seewhy.types import ModelError, Path, SeewhyError
 
 @dataclass(frozen=True)
 class Run:
-    """A model with the inputs that it is to be run on, and where its scores are (None: found by itself)."""
+    """A model with what it is to be run on, and where its scores are (None: found by itself)."""
 
     model: nn.Module
-    inputs: Float[Tensor, "b c *s"]
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
+    batch: Batch
     output: Path | None = None
 
     def trace(self) -> Trace:
         """One recorded forward pass on noise: what is found does not depend on which photo came first."""
         try:
-            return Trace.of(self.model, *self.probe(), self._scores)
+            return Trace.of(self.model, self.probe(), self._scores)
         except (torch.OutOfMemoryError, SeewhyError):
             raise
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # what models refuse images with
             raise ModelError(
-                f"the model does not run on images of shape {tuple(self.inputs.shape)} and type "
-                f"{str(self.inputs.dtype).removeprefix('torch.')} ({str(error).splitlines()[0]}); give the batch as it "
-                f"takes it, and further inputs by args= and kwargs={_channels_last(self.inputs.shape)}"
+                f"the model does not run on images of shape {tuple(self.batch.inputs.shape)} and type "
+                f"{str(self.batch.inputs.dtype).removeprefix('torch.')} ({_first_line(error)}); give the batch as it "
+                f"takes it, and further inputs by args= and kwargs={_channels_last(self.batch.inputs.shape)}"
             ) from error
 
-    def probe(self) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-        """Noise in place of the images, and the further arguments."""
-        noise = probe(self.inputs)
-        if self.args or self.kwargs:  # they may have a row for each image
-            noise = noise.expand(len(self.inputs), *noise.shape[1:]).clone()
-        return (noise, *self.args), self.kwargs
+    def probe(self) -> Batch:
+        """Noise in place of the images, with the further arguments."""
+        noise = probe(self.batch.inputs)
+        if not self.batch.images_only:  # the other arguments may have a row for each image
+            noise = noise.expand(len(self.batch), *noise.shape[1:]).clone()
+        return self.batch.of(noise)
 
     def key(self) -> tuple[Any, ...]:
         """What the findings depend on, beside the weights."""
-        others = (*self.args, *self.kwargs.items())
-        return self.inputs.shape[1:], self.inputs.dtype, self.output, *map(_spelled, others)
+        inputs, others = self.batch.inputs, (*self.batch.args, *self.batch.kwargs.items())
+        return inputs.shape[1:], inputs.dtype, self.output, self.batch.name, *map(_spelled, others)
 
     def _scores(self, output: Any) -> Tensor:
-        images = len(self.inputs) if self.args or self.kwargs else 1
+        images = 1 if self.batch.images_only else len(self.batch)
         return read_scores(output, score_path(output, images)[0] if self.output is None else self.output)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _channels_last(shape: Sequence[int]) -> str:

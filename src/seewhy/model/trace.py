@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
+from seewhy.model.batch import Batch
 from seewhy.model.functions import Functions
 from seewhy.model.graph import Edge, between, cuts_between, edge_of, kind, producers, readers_of
 from seewhy.model.kinds import COPIES, FOLDS, LENGTHS_OF_ONE, SQUASHING
@@ -47,21 +48,21 @@ class Trace:
     edited: bool
 
     @staticmethod
-    def of(
-        model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], select: Callable[[Any], Tensor]
-    ) -> "Trace":
-        """Run the model once on this probe, of which the first tensor is the image, and keep the graph.
+    def of(model: nn.Module, batch: Batch, select: Callable[[Any], Tensor]) -> "Trace":
+        """Run the model once on this probe, and keep the graph.
 
         Args:
             model: left as it was; its hooks are gone afterwards.
-            inputs: positional arguments; the values are the caller's choice, a noise image will do.
-            kwargs: keyword arguments.
+            batch: what the model is given; the images are the caller's choice, noise will do.
             select: from the model's output to the tensor that the target reads, of which the score is a function.
 
         Raises:
             LayerError: the score tensor does not depend on the image.
         """
-        leaf, given, inputs, kwargs = _with_leaf(inputs, kwargs)
+        leaf = outside_inference(batch.inputs).detach().clone().requires_grad_()
+        with torch.enable_grad():
+            given = leaf.clone()  # an in-place operation on a leaf is refused by autograd
+        args, kwargs = batch.of(given).given
         version = given._version
         modules = {name: module for name, module in model.named_modules() if name}
         seen: list[Seen] = []
@@ -71,7 +72,7 @@ class Trace:
 
         functions = Functions()
         with untouched(model), torch.enable_grad(), watched(modules, see) as calls, functions:
-            scores = select(model(*inputs, **kwargs))
+            scores = select(model(*args, **kwargs))
         root = edge_of(scores)
         if root is None:
             raise LayerError(
@@ -144,19 +145,3 @@ class Trace:
                 allow_unused=True,
             )
         return list(found)
-
-
-def _with_leaf(
-    inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Tensor, Tensor, tuple[Any, ...], Mapping[str, Any]]:
-    """The leaf, its copy, and the arguments with that copy in the image's place."""
-    # the model gets a copy of the leaf, since an in-place operation on a leaf is refused by autograd
-    for place, value in [*enumerate(inputs), *kwargs.items()]:
-        if isinstance(value, Tensor) and value.is_floating_point():
-            leaf = outside_inference(value).detach().clone().requires_grad_()
-            with torch.enable_grad():
-                copy = leaf.clone()
-            if isinstance(place, int):
-                return leaf, copy, (*inputs[:place], copy, *inputs[place + 1 :]), kwargs
-            return leaf, copy, inputs, {**kwargs, place: copy}
-    raise LayerError("no image among the inputs: got no tensor of floating point numbers; pass the images first")

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from seewhy.model.batch import Batch
 from seewhy.model.observe import untouched, watched
 from seewhy.model.outputs import mapped
 from seewhy.model.spot import Spot
@@ -35,8 +36,8 @@ class Trunk:
     images: int
 
     @staticmethod
-    def of(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], images: int, spot: Spot) -> "Trunk":
-        """Run the model once, and keep what had finished when the tensor at `spot` came up."""
+    def of(model: nn.Module, batch: Batch, spot: Spot) -> "Trunk":
+        """Run the model once on this, and keep what had finished when the tensor at `spot` came up."""
         ended: list[tuple[str, Any]] = []
         begun: list[int] = []
         reached: list[bool] = []
@@ -55,11 +56,12 @@ class Trunk:
 
         modules = {name: module for name, module in model.named_modules() if name}
         with untouched(model), torch.no_grad(), watched(modules, begin, before=True), watched(modules, end):
+            args, kwargs = batch.given
             model(*args, **kwargs)
         finished: dict[str, list[Any]] = {}
         for name, output in ended:
             finished.setdefault(name, []).append(output)
-        return Trunk(finished, replace(spot, call=len(finished.get(spot.module, ()))), images)
+        return Trunk(finished, replace(spot, call=len(finished.get(spot.module, ()))), len(batch))
 
     @contextmanager
     def standing_in(self, model: nn.Module, rows: Int[Tensor, " m"]) -> Iterator[None]:
