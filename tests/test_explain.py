@@ -158,6 +158,17 @@ def test_structured_outputs(kind):
     assert note is None or any(note in said for said in e.notes)
 
 
+def test_a_function_of_several_tensors_needs_no_scores_but_a_class_does():
+    model = net(wrap=lambda s: {"age": s * 2, "kind": s})
+    found = seewhy.explain(model, images(), lambda output: output["kind"][:, 2] + output["age"][:, 0])
+    both = seewhy.explain(net(), images(), lambda output: output[:, 2] + 2 * output[:, 0])
+    torch.testing.assert_close(found.map, both.map, rtol=1e-10, atol=1e-12)
+    for target in (None, 2, seewhy.Contrast(2)):
+        kind, said = message(model=model, target=target)
+        assert kind is ModelError
+        assert "holds several tensors (['age'] (3, 5), ['kind'] (3, 5)); say which are the scores: output=" in said
+
+
 def test_an_output_can_be_named():
     model = net(wrap=lambda s: {"features": s * 2, "logits": s})
     e = seewhy.explain(model, images(), 2, output="features")

@@ -87,7 +87,9 @@ class Observation:
 
     @cached_property
     def scores(self) -> Float[Tensor, "b k"]:
-        """The model's scores as a matrix, without their graph."""
+        """The model's scores as a matrix, without their graph; without columns where none are known."""
+        if self.question.path is None:
+            return self.subject.inputs.new_zeros(self.question.images, 0)
         return follow(self.shown.output, self.question.path).detach().float().reshape(self.question.images, -1)
 
     @cached_property
@@ -101,7 +103,8 @@ class Observation:
         """The evidence of every group of layers for some questions; they share one backward pass."""
         subject, known = self.subject, self.found.known
         linear = subject.module.get_submodule(known.head) if known.head else None
-        head = Head(linear if isinstance(linear, nn.Linear) else None, self.question.path)
+        path = self.question.path
+        head = None if path is None else Head(linear if isinstance(linear, nn.Linear) else None, path)
         backward = Backward(self.shown, asked_now, subject.batch.rows)
         spots = {place.name: place.spot for place in self.found.places} | spots_of(known.blocks or {})
         replay = Replay(subject.module, subject.batch, spots, edits=known.edits, gated=known.gated)
@@ -197,18 +200,19 @@ def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Cap
 
 def _question(subject: Subject, shown: Capture, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
     """Where the scores are and what they are; checked to be numbers."""
-    if output:
-        path, note = output, f"scores read from output{spell(output)}"
-    else:
-        path, note = score_path(shown.output, len(subject.inputs))
+    images = len(subject.inputs)
+    try:
+        path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown.output, images)
+    except ModelError as error:  # only questions about classes need them
+        return Question(None, (), subject.labels, images, output=shown.output, missing=str(error)), []
     scores = read_scores(shown.output, path)
-    if scores.ndim == 0 or len(scores) != len(subject.inputs):
+    if scores.ndim == 0 or len(scores) != images:
         raise ShapeError(
-            f"the model returned scores of shape {tuple(scores.shape)} for {len(subject.inputs)} images; the first "
+            f"the model returned scores of shape {tuple(scores.shape)} for {images} images; the first "
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
     made = _squashing(scores, squashed)
-    question = Question(path, tuple(scores.shape), subject.labels, len(subject.inputs), made)
+    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown.output)
     _check_labels(question)
     return question, [note] if note else []
 

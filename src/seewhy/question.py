@@ -5,7 +5,7 @@ and lists of questions keep them as they are, and settle their parts when they a
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import Parameter, Signature, signature
 from numbers import Real
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -14,23 +14,43 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from seewhy.types import Path, Rows, Scores, Target, TargetError
+from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError
 
 Squashing = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a target is checked against and completed with: the score tensor, its labels, the number of images.
+    """What a target is checked against and completed with: the clean output, and where its scores are.
 
-    `squashed`: what made the scores probabilities, where they are that already.
+    Args:
+        path: where the scores are in the output; None where no tensor of it can be told to hold them.
+        shape: of the scores.
+        labels: names of the classes.
+        images: how many there are.
+        squashed: what made the scores probabilities, where they are that already.
+        output: what the model put out on the clean pass.
+        missing: where there are no scores, why, in one sentence.
     """
 
-    path: Path
+    path: Path | None
     shape: tuple[int, ...]
     labels: tuple[str, ...] | None
     images: int
     squashed: Squashing | None = None
+    output: Any = field(default=None, repr=False, compare=False)
+    missing: str = ""
+
+    @property
+    def place(self) -> Path:
+        """Where the scores are.
+
+        Raises:
+            ModelError: there are none.
+        """
+        if self.path is None:
+            raise ModelError(self.missing)
+        return self.path
 
     @property
     def classes(self) -> int:

@@ -99,7 +99,7 @@ class Contrast:
         own = self._own(scores, question)
         others = self._others(logits_of(scores, question.squashed), own, question)
         if self.weighting == "softmax":
-            return Weighed(own, others, float(self.gamma), question.path, question.squashed)
+            return Weighed(own, others, float(self.gamma), question.place, question.squashed)
         total: Any = Logit(own)
         for place in range(len(others[0])):
             total = total - (self.gamma / len(others[0])) * Logit([row[place] for row in others])
@@ -180,6 +180,7 @@ def _is_whole(given: Any) -> bool:
 
 
 def _check_ranked(question: Question) -> None:
+    _ = question.place  # or there are no scores at all
     if len(question.shape) > 2:
         raise TargetError(
             f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"

@@ -51,6 +51,7 @@ class ClassScore:
         Raises:
             TargetError: a class out of range, an unknown or ambiguous label, or an output that has no classes.
         """
+        path = question.place
         if len(question.shape) > 2:
             raise TargetError(
                 f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); pass a "
@@ -61,7 +62,7 @@ class ClassScore:
             raise TargetError(_wrong_number(len(listed), question.images))
         indices = tuple(_index(each, question) for each in listed)
         kind = KINDS[question.squashed].get(self.kind, self.kind)
-        return replace(self, kind=kind, classes=indices, path=question.path)
+        return replace(self, kind=kind, classes=indices, path=path)
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The score of each row's class."""

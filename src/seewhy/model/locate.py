@@ -195,11 +195,14 @@ def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tup
 
 
 def _moved(name: str, placement: Placement, tiles: Placement, size: Sequence[int], grid: Sequence[int]) -> str:
-    shift = ", ".join(f"{pixels:+.1f}" for pixels in placement.shift(size, grid))
-    apart = ""
+    moved = placement.shift(size, grid)
+    said: list[str] = []
+    if any(abs(pixels) > 0.05 for pixels in moved):
+        shift = ", ".join(f"{pixels:+.1f}" for pixels in moved)
+        said.append(f"look ({shift}) pixels off their tiles, as measured")
     if placement.stride != tiles.stride:
-        apart = f" and lie {_pixels(placement.stride)} pixels apart instead of {_pixels(tiles.stride)}"
-    return f"layer {name}: its cells look ({shift}) pixels off their tiles{apart}, as measured; the map is moved"
+        said.append(f"lie {_pixels(placement.stride)} pixels apart instead of {_pixels(tiles.stride)}, as it strides")
+    return f"layer {name}: its cells {' and '.join(said)}; the map is laid accordingly"
 
 
 def _pixels(lengths: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seewhy.model.alignment import probe
 from seewhy.model.batch import Batch
-from seewhy.model.outputs import read_scores, score_path
+from seewhy.model.outputs import read_scores, score_path, tensors
 from seewhy.model.trace import Trace
 from seewhy.types import ModelError, Path, SeewhyError
 
@@ -49,7 +49,14 @@ class Run:
 
     def _scores(self, output: Any) -> Tensor:
         images = 1 if self.batch.images_only else len(self.batch)
-        return read_scores(output, score_path(output, images)[0] if self.output is None else self.output)
+        try:
+            return read_scores(output, score_path(output, images)[0] if self.output is None else self.output)
+        except ModelError:
+            if self.output is not None:
+                raise
+        # no tensor of scores can be told: the layers are those that everything in the output depends on
+        read = [tensor.flatten() for _, tensor in tensors(output) if tensor.requires_grad]
+        return torch.cat(read) if read else self.batch.inputs.new_zeros(0)
 
 
 def _first_line(error: Exception) -> str:
