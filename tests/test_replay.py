@@ -10,8 +10,8 @@ from seewhy.model.capture import capture
 from seewhy.model.replay import Replay
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
-from seewhy.question import Question
-from seewhy.targets import Logit
+from seewhy.targets.classes import Logit
+from seewhy.targets.question import Question
 
 QUESTIONS = tuple(Logit(k).of(torch.zeros(3, 5), Question((), (3, 5), None, 3)) for k in (1, 4))
 SPOT = {"second": Spot("second"), "second + relu": Spot("second", rectifier="relu")}

@@ -6,11 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from seewhy.question import Each, Question
-from seewhy.question import resolve as settle
-from seewhy.ranked import Contrast, Rank
-from seewhy.reading import logits_of
-from seewhy.targets import (
+from seewhy.targets.classes import (
     Logit,
     LogProbability,
     Probability,
@@ -20,6 +16,10 @@ from seewhy.targets import (
     parse,
     saturates,
 )
+from seewhy.targets.question import Each, Question
+from seewhy.targets.question import resolve as settle
+from seewhy.targets.ranked import Contrast, Rank
+from seewhy.targets.reading import logits_of
 from seewhy.types import TargetError
 
 LABELS = ("tabby, tabby cat", "Egyptian cat", "boxer", "crane", "crane machine, crane")

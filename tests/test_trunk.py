@@ -12,8 +12,8 @@ from seewhy.model.capture import capture
 from seewhy.model.replay import Replay
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
-from seewhy.question import Question
-from seewhy.targets import Logit
+from seewhy.targets.classes import Logit
+from seewhy.targets.question import Question
 
 
 def conv(a, b, stride=1):

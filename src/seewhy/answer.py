@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy import targets
 from seewhy.ensemble import Change, changed
 from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
 from seewhy.maps import Asked, Maps, Members, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
-from seewhy.question import Question, resolve
-from seewhy.ranked import Rank
 from seewhy.subject import Subject
+from seewhy.targets.classes import class_of, describe, parse, saturates
+from seewhy.targets.question import Question, resolve
+from seewhy.targets.ranked import Rank
 from seewhy.tensor import chunked
 from seewhy.types import MapWarning, Target
 
@@ -83,10 +83,10 @@ def _maps(
 def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
     """The target of one question, checked against the output; with a note where it was chosen or is doubtful."""
     question = seen.question
-    asked_for = Rank() if given is None else targets.parse(given, question.images)
+    asked_for = Rank() if given is None else parse(given, question.images)
     target = resolve(asked_for, question, seen.scores)
     said = _ranked(asked_for, question) if isinstance(asked_for, Rank) else _read(question)
-    if targets.saturates(target, seen.probabilities, question):
+    if saturates(target, seen.probabilities, question):
         said.append(f"{_SATURATED}; {_kept(question)}")
     return target, said
 
@@ -129,7 +129,7 @@ def _explanation(
     places, question = seen.groups[way], seen.question
     q = min(q, len(maps.resized) - 1)  # a class-agnostic method has one map for all questions
     images = range(question.images)
-    classes = tuple(targets.class_of(target, image) for image in images)
+    classes = tuple(class_of(target, image) for image in images)
     told = [*notes, *(note for place in places for note in place.notes)]
     told += [*_about_method(each, places, notes), *_about_ensemble(each, seen.manner), *maps.remarks]
     told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
@@ -140,7 +140,7 @@ def _explanation(
         map=maps.resized[q],
         raw={name: values[q].clone() for name, values in maps.raw.items()},
         scores=scores,
-        target=tuple(targets.describe(target, question, image) for image in images),
+        target=tuple(describe(target, question, image) for image in images),
         class_indices=classes,
         probabilities=tuple(None if c is None else float(seen.probabilities[n, c]) for n, c in enumerate(classes)),
         method=each.method.name,

@@ -32,9 +32,9 @@ from seewhy.flags import (
     option_of,
     rectified,
 )
-from seewhy.ranked import Rank
 from seewhy.registry import METHODS
 from seewhy.saving import json_text, release
+from seewhy.targets.ranked import Rank
 from seewhy.types import SeewhyError
 from seewhy.wording import by
 

@@ -24,8 +24,8 @@ from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.model.run import Run
-from seewhy.question import Question, Squashing
 from seewhy.subject import Subject
+from seewhy.targets.question import Question, Squashing
 from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError, follow
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks

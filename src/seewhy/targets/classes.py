@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.labels import find_label
-from seewhy.question import (
+from seewhy.targets.question import (
     Each,
     Open,
     Question,
@@ -27,7 +27,7 @@ from seewhy.question import (
     plus,
     times,
 )
-from seewhy.reading import KINDS, READ, WORDS, Kind, column
+from seewhy.targets.reading import KINDS, READ, WORDS, Kind, column
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 
 Class = int | str

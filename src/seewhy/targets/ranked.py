@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.question import Question, Squashing, minus, minus_from, negative, plus, resolve, times
-from seewhy.reading import logits_of
-from seewhy.targets import Class, ClassScore, Logit, class_of, classes_of
+from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_of
+from seewhy.targets.question import Question, Squashing, minus, minus_from, negative, plus, resolve, times
+from seewhy.targets.reading import logits_of
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 
 _NEAREST = 3

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.question import Squashing
+from seewhy.targets.question import Squashing
 from seewhy.types import Scores
 
 Kind = Literal["score", "logit", "probability", "log_probability", "output", "log", "log_odds"]
