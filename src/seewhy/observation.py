@@ -200,11 +200,12 @@ def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Cap
 
 def _question(subject: Subject, shown: Capture, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
     """Where the scores are and what they are; checked to be numbers."""
-    images = len(subject.inputs)
+    images, size = len(subject.inputs), tuple(subject.inputs.shape[2:])
     try:
         path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown.output, images)
     except ModelError as error:  # only questions about classes need them
-        return Question(None, (), subject.labels, images, output=shown.output, missing=str(error)), []
+        unread = Question(None, (), subject.labels, images, output=shown.output, missing=str(error), size=size)
+        return unread, []
     scores = read_scores(shown.output, path)
     if scores.ndim == 0 or len(scores) != images:
         raise ShapeError(
@@ -212,15 +213,15 @@ def _question(subject: Subject, shown: Capture, output: Path | None, squashed: b
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
     made = _squashing(scores, squashed)
-    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown.output)
+    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown.output, size=size)
     _check_labels(question)
     return question, [note] if note else []
 
 
 def _squashing(scores: Tensor, squashed: bool) -> Squashing | None:
-    """What made the scores probabilities: a softmax where a row sums to 1, else a sigmoid if the graph tells of one."""
+    """What made the scores probabilities: a softmax if the classes sum to 1, else a sigmoid if the graph tells of one."""
     tolerance = max(1e-3, 8 * torch.finfo(scores.dtype).eps * squashed)  # a known softmax sums as precisely as it can
-    several = scores.ndim == 2 and scores.shape[1] > 1 and bool((scores >= 0).all())
+    several = scores.ndim > 1 and scores.shape[1] > 1 and bool((scores >= 0).all())
     if several and bool((scores.float().sum(1) - 1).abs().max() < tolerance):
         return "softmax"
     return "sigmoid" if squashed else None

@@ -4,14 +4,14 @@ A question is a target, or becomes one when the clean scores are known (`Open`):
 and lists of questions keep them as they are, and settle their parts when they are settled themselves.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import Parameter, Signature, signature
 from numbers import Real
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError
@@ -31,6 +31,8 @@ class Question:
         squashed: what made the scores probabilities, where they are that already.
         output: what the model put out on the clean pass.
         missing: where there are no scores, why, in one sentence.
+        size: of the images, in pixels.
+        about: the one image that is asked about, where each has a question of its own; None: all of them.
     """
 
     path: Path | None
@@ -40,6 +42,13 @@ class Question:
     squashed: Squashing | None = None
     output: Any = field(default=None, repr=False, compare=False)
     missing: str = ""
+    size: tuple[int, ...] = ()
+    about: int | None = None
+
+    @property
+    def asked(self) -> Sequence[int]:
+        """The images that are asked about: only these must fit the question."""
+        return range(self.images) if self.about is None else (self.about,)
 
     @property
     def place(self) -> Path:
@@ -204,8 +213,9 @@ class Each:
     targets: tuple[Target | Open, ...]
 
     def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> "Each":
-        """The targets of the questions, each settled for all images; only the rows of its own are read."""
-        return Each(tuple(resolve(each, question, scores) for each in self.targets))
+        """The targets of the questions, each settled for all images, but only the rows of its own are read."""
+        own = (replace(question, about=image) for image in range(question.images))
+        return Each(tuple(resolve(each, about, scores) for each, about in zip(self.targets, own, strict=True)))
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """For every row the score of its image's target."""
@@ -233,6 +243,23 @@ def leaves(target: Target | Open) -> Iterator[Target | Open]:
             yield from leaves(part)
     else:
         yield target
+
+
+Move = Callable[[Bool[Tensor, "b *s"]], Bool[Tensor, "b *_"]]
+"""From pixels of the images to where changed copies of these have them."""
+
+
+def moved(target: Target, move: Move) -> Target:
+    """The target for changed copies that have the images' pixels elsewhere, such as flipped ones.
+
+    A target that is about places has a method `moved` for it; to all others places do not matter.
+    """
+    if isinstance(target, Sum):
+        return Sum(tuple((weight, moved(cast(Target, part), move)) for weight, part in target.terms))
+    if isinstance(target, Each):
+        return Each(tuple(moved(cast(Target, part), move) for part in target.targets))
+    own = getattr(target, "moved", None)
+    return target if own is None else own(move)
 
 
 def _added(other: Any) -> Target | Open:
