@@ -41,7 +41,8 @@ class Functions(TorchFunctionMode):
             self.rectified.append((before, name, after))
         elif after:
             parts, dim = _joined(*args, **(kwargs or {}))
-            self.joined[after[0]] = tuple(part.shape[dim] for part in parts)
+            # torch.cat takes an empty vector beside any tensors: how caches of keys and values begin
+            self.joined[after[0]] = tuple(part.shape[dim] if part.ndim == result.ndim else 0 for part in parts)
         return result
 
 
