@@ -107,7 +107,7 @@ class Observation:
         head = None if path is None else Head(linear if isinstance(linear, nn.Linear) else None, path)
         backward = Backward(self.shown, asked_now, subject.batch.rows)
         spots = {place.name: place.spot for place in self.found.places} | spots_of(known.blocks or {})
-        replay = Replay(subject.module, subject.batch, spots, edits=known.edits, gated=known.gated)
+        replay = Replay(subject.module, subject.batch, spots, edits=known.edits, gated=known.gated, questions=asked_now)
         kept = known.biased if self.plan.biases else {}
         biased = {name: subject.module.get_submodule(spot.module) for name, spot in kept.items()}
         made: dict[tuple[Place, ...], Evidence] = {}

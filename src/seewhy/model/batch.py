@@ -20,12 +20,16 @@ class Batch:
         args: positional arguments, after the images where these are positional.
         kwargs: keyword arguments; here as there, tensors with a row for each image follow the rows.
         name: the keyword by which the model takes the images; None: they are its first positional argument.
+        shared: further arguments, by position or keyword, that belong to no image however many rows they have.
+        channels: the axis at which the model takes the channels: 1, 2 for videos `(b t c h w)`, or the last.
     """
 
     inputs: Float[Tensor, "b c *s"]
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     name: str | None = None
+    channels: int = 1
+    shared: frozenset[int | str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -41,11 +45,16 @@ class Batch:
         return torch.arange(len(self.inputs), device=self.inputs.device)
 
     @property
+    def images(self) -> Float[Tensor, "b *_"]:
+        """The images with their axes in the order in which the model takes them."""
+        return self.inputs if self.channels == 1 else self.inputs.movedim(1, self.channels)
+
+    @property
     def given(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """All positional and all keyword arguments; the images are the first of one of them."""
         if self.name is None:
-            return (self.inputs, *self.args), dict(self.kwargs)
-        return tuple(self.args), {self.name: self.inputs, **self.kwargs}
+            return (self.images, *self.args), dict(self.kwargs)
+        return tuple(self.args), {self.name: self.images, **self.kwargs}
 
     def of(self, inputs: Float[Tensor, "b c *s"]) -> "Batch":
         """The same with other images in their places."""
@@ -55,14 +64,19 @@ class Batch:
         """The same with tensors that may be differentiated, where they were made in inference mode."""
         args = tuple(outside_inference(value) for value in self.args)
         kwargs = {name: outside_inference(value) for name, value in self.kwargs.items()}
-        return Batch(outside_inference(self.inputs), args, kwargs, self.name)
+        return replace(self, inputs=outside_inference(self.inputs), args=args, kwargs=kwargs)
+
+    @property
+    def with_rows(self) -> tuple[int | str, ...]:
+        """The further arguments, by position or keyword, that have as many rows as there are images."""
+        further = (*enumerate(self.args), *self.kwargs.items())
+        return tuple(
+            key for key, value in further if isinstance(value, Tensor) and value.ndim and len(value) == len(self.inputs)
+        )
 
     def of_rows(self, inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"]) -> "Batch":
         """Images of which the j-th was made from image `rows[j]`, with what belongs to that one."""
-
-        def followed(value: Any) -> Any:
-            per_image = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(self.inputs)
-            return value[rows] if per_image else value
-
-        args = tuple(followed(value) for value in self.args)
-        return Batch(inputs, args, {name: followed(value) for name, value in self.kwargs.items()}, self.name)
+        following = set(self.with_rows) - self.shared
+        args = tuple(value[rows] if key in following else value for key, value in enumerate(self.args))
+        kwargs = {key: value[rows] if key in following else value for key, value in self.kwargs.items()}
+        return replace(self, inputs=inputs, args=args, kwargs=kwargs)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture, capture
+from seewhy.model.following import settled
 from seewhy.model.observe import untouched
 from seewhy.model.outputs import tensors
 from seewhy.model.spot import Spot, rerouted
@@ -32,6 +33,7 @@ class Replay:
         chunk: how many rows are run at once at most, whatever a caller gives; it changes the memory, never the scores.
         edits: the model writes into its input, and is given a copy.
         gated: the model has `no_grad` blocks of its own.
+        questions: what will be asked; by their answers it is told which further arguments follow the images.
     """
 
     model: nn.Module
@@ -40,6 +42,11 @@ class Replay:
     chunk: int = 256
     edits: bool = False
     gated: bool = False
+    questions: Sequence[Target] = ()
+
+    def of(self, model: nn.Module) -> "Replay":
+        """The same of a copy of the model; what was found out by trying stays."""
+        return replace(self, model=model, batch=self._settled, questions=())
 
     @property
     def inputs(self) -> Float[Tensor, "b c *s"]:
@@ -148,7 +155,11 @@ class Replay:
         return self.model(*args, **kwargs)
 
     def _of_rows(self, inputs: Tensor, rows: Tensor) -> Batch:
-        return self.batch.of_rows(inputs.clone() if self.edits else inputs, rows)
+        return self._settled.of_rows(inputs.clone() if self.edits else inputs, rows)
+
+    @cached_property
+    def _settled(self) -> Batch:
+        return settled(self.model, self.batch, self.questions)
 
 
 def _same(again: Tensor, clean: Tensor, rows: Tensor) -> bool:

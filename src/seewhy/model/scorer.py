@@ -2,7 +2,6 @@
 
 import copy
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,7 +67,7 @@ class Scorer(nn.Module):
                 f"this method works on a copy of the model, which cannot be copied ({reason}); choose one that only "
                 "runs the model, such as occlusion, or remove what cannot be copied"
             ) from error
-        made = Scorer(replace(self.replay, model=model), self.asked.question)
+        made = Scorer(self.replay.of(model), self.asked.question)
         made.remarks = self.remarks
         return made
 
