@@ -37,6 +37,30 @@ def small() -> seewhy.Loaded:
     return seewhy.Loaded(module.eval(), plain, LABELS, "small", ("made here",))
 
 
+def several() -> seewhy.Loaded:
+    """A network of two outputs, neither of them called what scores are called."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = small().module
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"kind": self.net(x), "size": self.net(x)[:, :1]}
+
+    return seewhy.Loaded(Two().eval(), small().preprocess, None, "several", ())
+
+
+def needy(path: str) -> seewhy.Loaded:
+    """A factory that wants an argument."""
+    return small()
+
+
+def failing() -> seewhy.Loaded:
+    """A factory that cannot do it."""
+    raise RuntimeError("no weights on disk")
+
+
 def broken() -> seewhy.Loaded:
     """A network whose scores are no numbers."""
     loaded = small()
@@ -178,7 +202,10 @@ def test_the_signed_map_is_drawn_in_two_colors(capsys: pytest.CaptureFixture[str
     for each in json.loads(capsys.readouterr().out)["explanations"]:
         assert each["options"] == {"rectify": False}
         assert each["images"][0]["map_minimum"] < 0
-    refused(capsys, "eigen_cam has no option 'rectify'", "explain", "a.png", SMALL, "--signed", "--method", "eigen_cam")
+    refused(capsys, "sharp has no signed form", "explain", "a.png", SMALL, "--signed", "--method", "sharp")
+    assert main(["compare", "a.png", SMALL, "--methods", "sharp,grad_cam,saliency", "--signed", "--json"]) == 0
+    found = {each["method"]: each["signed"] for each in json.loads(capsys.readouterr().out)["explanations"]}
+    assert found == {"sharp": False, "grad_cam": True, "saliency": True}
 
 
 @pytest.mark.parametrize(("command", "times"), [(["explain", "--topk", "2"], 2), (["explain", "--boxes"], 1)])
@@ -288,8 +315,13 @@ def test_bad_photos(capsys: pytest.CaptureFixture[str], photo: str, says: str, c
         ("no label 'dgo'; closest 'dog' (1)", ["--target", "dgo"]),
         ("no label ''", ["--target", ""]),
         ("class 4 is out of range; the model has 4 classes: 0 to 3", ["--target", "4"]),
-        ("no label '-1'; give a label or an index from 0 to 3", ["--target", "-1"]),
-        ("place 5; the model has 4 classes", ["--topk", "5"]),
+        ("class -1 is out of range; the model has 4 classes: 0 to 3", ["--target", "-1"]),
+        ("got --target 2 times; give it once, or use seewhy compare", ["--target", "dog", "--target", "cat"]),
+        ("got --method 2 times; give it once", ["--method", "cam", "--method", "fem"]),
+        ("the model returns one tensor, which has no ['logits']; leave --output out", ["--output", "logits"]),
+        ("list them with seewhy layers", ["--layer", "8"]),
+        ("sharp has no signed form, which --signed asks for", ["--method", "sharp", "--signed"]),
+        ("got place 5 among the scores; the model has 4 classes, so give 1 to 4", ["--topk", "5"]),
         ("'--topk'", ["--topk", "0"]),
         ("'--topk'", ["--topk", "many"]),
         ("give one of the two", ["--topk", "2", "--target", "dog"]),
@@ -508,3 +540,45 @@ def test_an_option_of_the_method(capsys: pytest.CaptureFixture[str], tmp_path: P
     ):
         assert main([*given, "--option", option]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_compare_takes_options_by_method_and_lists_given_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    call = [
+        "compare",
+        picture("a.png"),
+        SMALL,
+        "--methods",
+        "grad_cam,score_cam",
+        "--methods",
+        "dff,grad_cam",
+        "--json",
+    ]
+    assert main([*call, "--option", "score_cam.channels=2", "--option", "dff.concepts=3", "--targets", "dog"]) == 0
+    found = json.loads(capsys.readouterr().out)["explanations"]
+    assert [each["method"] for each in found] == ["grad_cam", "score_cam", "dff"]
+    assert (found[1]["options"]["channels"], found[2]["options"]["concepts"]) == (2, 3)
+    wrong = "got --option 'channels=2' for grad_cam and score_cam; write METHOD.NAME=VALUE, such as grad_cam.channels=2"
+    refused(capsys, wrong, "compare", "a.png", SMALL, "--methods", "grad_cam,score_cam", "--option", "channels=2")
+
+
+def test_an_output_and_labels_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    several_of = f"--model={__name__}:several"
+    says = "several tensors (['kind'] (1, 4), ['size'] (1, 1)); say which are the scores: --output"
+    refused(capsys, says, "explain", picture("a.png"), several_of)
+    Path("names.txt").write_text("ant\nbee\ncow\ndog\n")
+    asked = ["--output", "kind", "--labels", "names.txt", "--target", "cow", "--json"]
+    assert main(["explain", "a.png", several_of, *asked]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["images"][0]["class"] == 2
+    assert main(["layers", "a.png", several_of, "--output", "size"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("needy", "failed (TypeError: needy() missing 1 required positional argument: 'path'); it is called without"),
+        ("failing", "failed (RuntimeError: no weights on disk); it is called without arguments and must return the"),
+        ("SMALL", "'SMALL' is no function in"),
+    ],
+)
+def test_a_factory_that_fails_is_one_sentence(capsys: pytest.CaptureFixture[str], name: str, says: str) -> None:
+    refused(capsys, says, "explain", picture("a.png"), f"--model={__name__}:{name}")

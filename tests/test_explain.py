@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -140,11 +142,26 @@ class Output(dict):
     """As transformers' outputs: a mapping with attributes."""
 
 
+class Pair(NamedTuple):
+    """Two matrices, of which one is called what scores are called."""
+
+    features: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass
+class Record:
+    features: torch.Tensor
+    logits: torch.Tensor
+
+
 WRAPS = {
     "tuple": (lambda s: (s, s.new_zeros(7)), "scores read from output[0]"),
     "list": (lambda s: [s], None),
     "dict": (lambda s: {"features": s * 2, "logits": s}, "scores read from output['logits']"),
     "mapping": (lambda s: Output(logits=s), None),
+    "a named tuple": (lambda s: Pair(s * 2, s), "scores read from output[1]"),
+    "a dataclass": (lambda s: Record(s * 2, s), "scores read from output['logits']"),
     "loss first": (lambda s: (s.sum(), s), "scores read from output[1]"),
 }
 
@@ -167,6 +184,15 @@ def test_a_function_of_several_tensors_needs_no_scores_but_a_class_does():
         kind, said = message(model=model, target=target)
         assert kind is ModelError
         assert "holds several tensors (['age'] (3, 5), ['kind'] (3, 5)); say which are the scores: output=" in said
+
+
+def test_two_matrices_of_which_none_is_called_scores_are_not_guessed_at():
+    model = net(wrap=lambda s: (s * 2, s))
+    kind, said = message(model=model)
+    assert kind is ModelError
+    assert "several tensors ([0] (3, 5), [1] (3, 5)); say which are the scores: output=" in said
+    torch.testing.assert_close(seewhy.explain(model, images(), 2, output=1).scores, net()(images())[:, 2].detach())
+    assert message(output="logits")[1] == "the model returns one tensor, which has no ['logits']; leave output= out"
 
 
 def test_an_output_can_be_named():
@@ -378,7 +404,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("what", list(BEHIND))
-@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"logits": s, "again": s, "more": s * 2}, lambda s: (s, s)])
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"logits": s, "again": s}, lambda s: Pair(s * 2, s)])
 def test_cam_of_any_question_weighs_by_what_the_score_gains_by_each_mean(what, wrap):
     """sum_k (dS / d mean A_k) A_k, wherever in the output the scores are: Z times Grad-CAM before its ReLU."""
     asked, score = BEHIND[what]
@@ -629,7 +655,12 @@ BAD = {
     ),
     "an unknown fact": ({"method": lambda colors: colors}, MethodError, "'colors', which is no fact"),
     "an unknown alignment": ({"align": "exact"}, MethodError, "align is 'exact'; choose one of 'measured'"),
-    "an output that is not there": ({"output": "logits"}, ModelError, "nothing at"),
+    "an output of a tensor": ({"output": "logits"}, ModelError, r"one tensor, which has no \['logits'\]; leave"),
+    "an output that is not there": (
+        {"model": net(wrap=lambda s: {"a": s}), "output": "logits"},
+        ModelError,
+        "nothing at",
+    ),
     "a single image": ({"images": images()[0]}, ShapeError, "give images.None."),
     "rows that are no images": ({"model": net(wrap=lambda s: s.repeat(2, 1))}, ShapeError, r"\(6, 5\) for 3 images"),
     "a layout of no layer": ({"layout": "b h w c"}, LayerError, "name the layer too"),

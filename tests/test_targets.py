@@ -207,7 +207,7 @@ def test_the_scores_are_found_in_a_structured_output():
 
 def test_ranks_are_fixed_on_the_scores_they_are_given():
     assert [Rank(place).of(SCORES, question()).classes for place in (1, 2)] == [(1, 2), (2, 4)]
-    with pytest.raises(TargetError, match="class at place 6; the model has 5 classes"):
+    with pytest.raises(TargetError, match="got place 6 among the scores; the model has 5 classes, so give 1 to 5"):
         Rank(6).of(SCORES, question())
 
 

@@ -424,7 +424,7 @@ def test_what_the_user_gives_makes_the_notes_on_what_it_replaces_void(factories:
     ("name", "says"),
     [
         (f"{HERE}:smal", f"{HERE}:smal: 'smal' does not exist in {HERE}; closest 'small'"),
-        (f"{HERE}:number", "'number' is not callable"),
+        (f"{HERE}:number", "'number' is no function"),
         (f"{HERE}:nothing", "returned a NoneType; it must return an nn.Module or a seewhy Loaded"),
         (
             "nowhere.at_all:build",

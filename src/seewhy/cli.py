@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -18,9 +19,12 @@ from seewhy.flags import (
     Align,
     AsJson,
     Device,
+    Labels,
     Layer,
+    Layout,
     Model,
     Out,
+    Output,
     Photo,
     Photos,
     Signed,
@@ -29,8 +33,10 @@ from seewhy.flags import (
     distinct,
     loaded_on,
     names_in,
-    option_of,
+    options_of,
+    output_of,
     rectified,
+    single,
 )
 from seewhy.registry import METHODS
 from seewhy.saving import json_text, release
@@ -62,10 +68,13 @@ def explain(
     photos: Photos,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
+    labels: Labels = None,
     device: Device = "cpu",
-    target: Annotated[str | None, typer.Option(help="A class by label, or by index; the predicted one.")] = None,
-    method: Annotated[str, typer.Option(help="See: seewhy methods.")] = "grad_cam",
+    target: Annotated[list[str] | None, typer.Option(help="A class by label, or by index; the predicted one.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="See: seewhy methods. Without it, grad_cam.")] = None,
     layer: Layer = None,
+    layout: Layout = None,
+    output: Output = None,
     out: Out = Path("explained"),
     topk: Annotated[int, typer.Option(min=1, help="Explain this many of the likeliest classes.")] = 1,
     align: Align = "measured",
@@ -77,20 +86,28 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Write, for each photo, a picture of why the model said what it said."""
-    if target is not None and topk > 1:
+    asked, way = single(target, "--target"), single(method, "--method", "grad_cam") or "grad_cam"
+    if asked is not None and topk > 1:
         raise seewhy.TargetError("--target names one class and --topk asks for several; give one of the two")
-    loaded = loaded_on(model, weights, device)
-    questions = [class_of(target)] if target is not None else [Rank(rank) for rank in range(1, topk + 1)]
-    layers = [None if layer is None else names_in(layer, "--layer")]
-    options = {method: dict(map(option_of, option or []))}
+    loaded = loaded_on(model, weights, device, labels)
+    questions = [class_of(asked)] if asked is not None else [Rank(rank) for rank in range(1, topk + 1)]
+    explained = partial(
+        *(seewhy.compare, loaded),
+        targets=questions,
+        methods=[way],
+        layers=[None if layer is None else names_in(layer, "--layer")],
+        options=options_of(option or [], [way]),
+        rectify=rectified(signed),
+        align=align,
+        layout=layout,
+        output=output_of(output),
+    )
     manifests: list[dict[str, Any]] = []
     failed, names, told = 0, set[str](), set[str]()
     for source in _with_progress(photos):
         try:
             photo = distinct(seewhy.read(source), source, names)
-            answers = seewhy.compare(
-                loaded, photo, questions, [method], layers, options=options, rectify=rectified(signed), align=align
-            )
+            answers = explained(photo)
         except (seewhy.ImageError, seewhy.ShapeError) as error:  # of this photo alone: the others go on
             failed += 1
             complain(error)
@@ -109,29 +126,46 @@ def explain(
 @app.command()
 def compare(
     photo: Photo,
-    methods: Annotated[str, typer.Option(help="Methods with commas between.")] = "grad_cam,layer_cam,hires_cam",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(help="Methods with commas between. Without it, grad_cam,layer_cam,hires_cam."),
+    ] = None,
     targets: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Classes by label or index, with commas between; the predicted one. "
             "A class whose label holds a comma is named by one of its synonyms, or its index."
         ),
     ] = None,
-    layers: Annotated[str | None, typer.Option(help="Layers with commas between; found by itself.")] = None,
+    layers: Annotated[list[str] | None, typer.Option(help="Layers with commas between; found by itself.")] = None,
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
+    labels: Labels = None,
     device: Device = "cpu",
+    layout: Layout = None,
+    output: Output = None,
     out: Out = Path("explained"),
     align: Align = "measured",
     signed: Signed = False,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD.NAME=VALUE", help="Such as score_cam.channels=64.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one figure of several methods, classes or layers side by side."""
-    loaded = loaded_on(model, weights, device)
-    questions = [None] if targets is None else [class_of(each) for each in names_in(targets, "--targets")]
-    places = [None] if layers is None else names_in(layers, "--layers")
-    ways = names_in(methods, "--methods")
-    answers = seewhy.compare(loaded, photo, questions, ways, places, rectify=rectified(signed), align=align)
+    loaded = loaded_on(model, weights, device, labels)
+    ways = names_in(methods or ["grad_cam,layer_cam,hires_cam"], "--methods")
+    answers = seewhy.compare(
+        *(loaded, photo),
+        targets=[None] if targets is None else [class_of(each) for each in names_in(targets, "--targets")],
+        methods=ways,
+        layers=[None] if layers is None else names_in(layers, "--layers"),
+        options=options_of(option or [], ways),
+        rectify=rectified(signed),
+        align=align,
+        layout=layout,
+        output=output_of(output),
+    )
     files = answers.save(out)
     if as_json:
         say(json_text({"photo": photo, "explanations": _saved(files[-1]), "files": [str(file) for file in files]}))
@@ -152,10 +186,12 @@ def layers(
     model: Model = "efficientnet_lite0",
     weights: Weights = None,
     device: Device = "cpu",
+    output: Output = None,
     as_json: AsJson = False,
 ) -> None:
     """List the layers that a map can be made of, and which one is chosen by itself."""
-    candidates = seewhy.layers(loaded_on(model, weights, device), "skimage:chelsea" if photo is None else photo)
+    loaded = loaded_on(model, weights, device)
+    candidates = seewhy.layers(loaded, "skimage:chelsea" if photo is None else photo, output=output_of(output))
     if as_json:
         say(json_text([{**asdict(each), "layout": str(each.layout)} for each in candidates]))
         return

@@ -1,5 +1,6 @@
 """What the command line prints: sentences, tables, answers, complaints."""
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -11,10 +12,21 @@ from tqdm import tqdm
 from seewhy.explanation import Explanation
 from seewhy.types import OutputError
 
+_IN_PYTHON = {
+    r"seewhy\.layers\(model, images\)": "seewhy layers",
+    r"rectify=False": "--signed",
+    r"\b(output|labels|weights|layout|layer)=(?:\.\.\.)?(?=\S)": r"--\1 ",
+    r"\b(output|labels|weights|layout|layer)=(?:\.\.\.)?": r"--\1",
+}
+"""Ways out as Python has them, and what they are called on the command line."""
+
 
 def complain(what: object) -> None:
-    """Tell on stderr what went wrong."""
-    tqdm.write(f"seewhy: {what}", file=sys.stderr)
+    """Tell on stderr what went wrong, with ways out that a command line has."""
+    text = str(what)
+    for python, command in _IN_PYTHON.items():
+        text = re.sub(python, command, text)
+    tqdm.write(f"seewhy: {text}".rstrip(), file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from seewhy.comparison import Comparison
 from seewhy.data.preprocess import Preprocess
 from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
-from seewhy.maps import Asked, asked
+from seewhy.maps import Asked, asked, has_form
 from seewhy.model.layers import Candidate
 from seewhy.model.locate import LayerName, listed
 from seewhy.model.run import Run
@@ -73,9 +73,8 @@ def explain(
     Raises:
         SeewhyError: one of its kinds, each one sentence: what was got, the rule, the way out.
     """
-    chosen = {**given.options_of(options), **({} if rectify is None else {"rectify": rectify})}
     manner = given.manner_of(align, layout, ensemble, combine, output, differentiable)
-    way, group = asked(given.method_of(method), chosen), given.layers_of(layer)
+    way, group = asked(given.method_of(method), given.options_of(options), rectify), given.layers_of(layer)
     keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
     ready = subject(model, images, args=args, kwargs=keywords, labels=names, preprocess=preprocess)
     return answer(ready, [target], [way], [group], manner)[0]
@@ -112,7 +111,7 @@ def compare(
         args: as in `explain`.
         kwargs: as in `explain`.
         options: for methods, by their names as given in `methods`, their options.
-        rectify: as in `explain`, for all methods.
+        rectify: as in `explain`, for all methods that have this form.
         align: as in `explain`.
         layout: as in `explain`.
         ensemble: as in `explain`.
@@ -146,12 +145,11 @@ def _ways(
     for name in options:
         if name not in names:
             raise MethodError(f"got options of {name!r}, which is none of the methods; name them as in methods=")
-    chosen = {} if rectify is None else {"rectify": rectify}
     by_name = {name: given.options_of(values) for name, values in options.items()}
-    return [
-        asked(method, {**chosen, **(by_name.get(method, {}) if isinstance(method, str) else {}), **own})
-        for method, own in methods
-    ]
+    own = [{**(by_name.get(method, {}) if isinstance(method, str) else {}), **more} for method, more in methods]
+    every = rectify is None or not any(has_form(method, rectify) for method in names)  # then each says that it has none
+    forms = [rectify if every or has_form(method, bool(rectify)) else None for method in names]
+    return [asked(method, chosen, form) for method, chosen, form in zip(names, own, forms, strict=True)]
 
 
 def layers(

@@ -1,6 +1,7 @@
 """What the command line is given: its flags, and what the words after them mean."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -22,15 +23,21 @@ Model = Annotated[
 Weights = Annotated[Path | None, typer.Option(help="A local file of weights (safetensors, or tensors saved by torch).")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Layer = Annotated[
-    str | None, typer.Option(help="A layer's name, or several with commas between, which are fused; found by itself.")
+    list[str] | None,
+    typer.Option(help="A layer's name, or several with commas between, which are fused; found by itself."),
 ]
+Labels = Annotated[Path | None, typer.Option(help="A .txt or .json file with the names of the classes, in order.")]
+Output = Annotated[
+    str | None, typer.Option(help="Where the scores are in the output, such as logits, 1, or out,0 where it is nested.")
+]
+Layout = Annotated[str | None, typer.Option(help="The axes of a named layer that cannot be inferred, as in 'b n c'.")]
 Out = Annotated[Path, typer.Option(help="The folder for the results; made if it is missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Align = Annotated[str, typer.Option(help="Where a cell looks: measured, analytic or tile.")]
 Signed = Annotated[bool, typer.Option("--signed", help="The signed map: red speaks for the class, blue against it.")]
 
 
-def loaded_on(model: str, weights: Path | None, device: str) -> seewhy.Loaded:
+def loaded_on(model: str, weights: Path | None, device: str, labels: Path | None = None) -> seewhy.Loaded:
     """The model on its device, which is tried out first: loading may take long.
 
     Raises:
@@ -43,7 +50,7 @@ def loaded_on(model: str, weights: Path | None, device: str) -> seewhy.Loaded:
         raise seewhy.ModelError(
             f"cannot compute on the device {device!r} ({reason}); the model runs where torch can; try --device cpu"
         ) from error
-    loaded = seewhy.load(model, weights=weights)
+    loaded = seewhy.load(model, weights=weights, labels=labels)
     return replace(loaded, module=loaded.module.to(device))
 
 
@@ -67,21 +74,60 @@ def option_of(text: str) -> tuple[str, Any]:
         return name, value
 
 
+def options_of(texts: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """For each method its options: `NAME=VALUE` of a single one, `METHOD.NAME=VALUE` of several.
+
+    Raises:
+        MethodError: an option of none of the methods.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, value = option_of(text)
+        method, dot, own = name.rpartition(".")
+        if not dot and len(methods) == 1:
+            method = methods[0]
+        if method not in methods:
+            raise seewhy.MethodError(
+                f"got --option {text!r} for {' and '.join(methods)}; write METHOD.NAME=VALUE, such as "
+                f"{methods[0]}.{own}={value}"
+            )
+        found.setdefault(method, {})[own] = value
+    return found
+
+
+def output_of(text: str | None) -> tuple[str | int, ...] | None:
+    """Keys and indices with commas between."""
+    return None if text is None else tuple(int(step) if step.isdecimal() else step for step in text.split(","))
+
+
+def single(texts: Sequence[str] | None, option: str, default: str | None = None) -> str | None:
+    """What was given once.
+
+    Raises:
+        MethodError: it was given several times, of which all but one would go unheard.
+    """
+    if texts and len(texts) > 1:
+        raise seewhy.MethodError(
+            f"got {option} {len(texts)} times; give it once, or use seewhy compare, which takes several"
+        )
+    return texts[0] if texts else default
+
+
 def class_of(text: str) -> int | str:
     """A class by its index, or by its label."""
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
-def names_in(text: str, option: str) -> list[str]:
-    """Names with commas between.
+def names_in(texts: Sequence[str], option: str) -> list[str]:
+    """Names with commas between, given once or several times; each once.
 
     Raises:
         MethodError: there is none.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not parts:
-        raise seewhy.MethodError(f"got {text!r} for {option}; give at least one name, several with commas between")
-    return parts
+        raise seewhy.MethodError(f"got {texts[0]!r} for {option}; give at least one name, several with commas between")
+    return list(dict.fromkeys(parts))
 
 
 def distinct(photo: seewhy.Photo, source: str, names: set[str]) -> seewhy.Photo:

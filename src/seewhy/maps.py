@@ -79,14 +79,15 @@ class Maps:
     residual: Sequence[Scores] = ()
 
 
-def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Asked:
-    """The method with its options, checked.
+def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any], rectify: bool | None = None) -> Asked:
+    """The method with its options, checked; `rectify` False asks for its signed form, True for its positive one.
 
     Raises:
         MethodError: an unknown method or option, or a function that asks for something that is no fact.
     """
-    row = find(method) if isinstance(method, str) else row_of(method)
+    row = _row(method)
     known = options(row.function)
+    chosen = {**chosen, **({} if rectify is None else _form(row, rectify, chosen))}
     for name, value in chosen.items():
         if name not in known:
             raise MethodError(f"{row.name} has no option {name!r}; its options are: {', '.join(known) or 'none'}")
@@ -100,7 +101,36 @@ def asked(method: str | Callable[..., Tensor], chosen: Mapping[str, Any]) -> Ask
                 f"{', '.join(sorted(FACTS))}"
             )
     defaults = {name: option.default for name, option in known.items()}
-    return Asked(row, {**defaults, **chosen}, signed=chosen.get("rectify") is False)
+    return Asked(row, {**defaults, **chosen}, signed=rectify is False or chosen.get("rectify") is False)
+
+
+def has_form(method: str | Callable[..., Tensor], rectify: bool) -> bool:
+    """Whether a method has a signed form, or (`rectify`) one that was made positive."""
+    return _has_form(_row(method), rectify)
+
+
+def _row(method: str | Callable[..., Tensor]) -> Method:
+    return find(method) if isinstance(method, str) else row_of(method)
+
+
+def _has_form(row: Method, rectify: bool) -> bool:
+    known = options(row.function)
+    return "rectify" in known or (not rectify and (row.signed or "channels" in known))
+
+
+def _form(row: Method, rectify: bool, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options that ask for the signed or the positive form of a method's map.
+
+    Raises:
+        MethodError: it has none.
+    """
+    known = options(row.function)
+    if "rectify" in known:
+        return {"rectify": rectify}
+    if not _has_form(row, rectify):
+        form = "positive" if rectify else "signed"
+        raise MethodError(f"{row.name} has no {form} form, which rectify={rectify} asks for; leave it out")
+    return {"channels": "sum"} if "channels" in known and "channels" not in chosen else {}
 
 
 def maps_of(evidence: Evidence, each: Asked) -> Maps:

@@ -4,6 +4,7 @@ Axes: `b` images, `c` channels, `h w` pixels, `*s` the model's input size, `*gri
 `n` tokens, `k` classes, `q` questions, `m` rows of an output (each made from one of the `b` images).
 """
 
+from dataclasses import is_dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -41,7 +42,7 @@ Path = tuple[str | int, ...]
 def follow(output: Any, path: Path) -> Any:
     """What stands at `path` in a model's output."""
     for step in path:
-        output = output[step]
+        output = getattr(output, step) if is_dataclass(output) and isinstance(step, str) else output[step]
     return output
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from torch import Tensor
@@ -12,13 +13,16 @@ _SCORE_KEYS = ("logits", "out", "logits_per_image")  # transformers, torchvision
 
 
 def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every floating tensor of a nested output (tuple, list, dict, ModelOutput), with the path that leads to it."""
+    """Every floating tensor of a nested output (tuple, list, mapping, dataclass), with the path that leads to it."""
     if isinstance(output, Tensor):
         if output.is_floating_point():
             yield path, output
     elif isinstance(output, Mapping):
         for key, value in output.items():
             yield from tensors(value, (*path, key))
+    elif is_dataclass(output) and not isinstance(output, type):
+        for field in fields(output):
+            yield from tensors(getattr(output, field.name), (*path, field.name))
     elif isinstance(output, tuple | list):
         for index, value in enumerate(output):
             yield from tensors(value, (*path, index))
@@ -43,7 +47,7 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
     """Where the scores are, and a note if that was a choice among several tensors.
 
     The output itself; else what is called `logits` or `out`; else the only tensor with a row for each image; else the
-    first (b k) matrix of a tuple.
+    only (b k) matrix of a tuple, such as logits beside hidden states.
 
     Raises:
         ModelError: there is no such tensor, or several and no rule to choose.
@@ -55,10 +59,13 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
         raise ModelError(
             f"the model returned {type(output).__name__} without a floating tensor; pass a model that returns scores"
         )
-    named = [(key,) for key in _SCORE_KEYS if (key,) in found]
+    names = getattr(output, "_fields", ()) if isinstance(output, tuple) else ()
+    keys: list[Path] = [(names.index(key),) if key in names else (key,) for key in _SCORE_KEYS]
+    named = [path for path in keys if path in found]
     rows = [path for path, tensor in found.items() if tensor.ndim and tensor.shape[0] == images]
     matrices = [path for path in rows if found[path].ndim == 2]
-    chosen = (named or (rows if len(rows) == 1 else matrices if isinstance(output, tuple | list) else []))[:1]
+    alone = rows if len(rows) == 1 else matrices if isinstance(output, tuple | list) and len(matrices) == 1 else []
+    chosen = (named or alone)[:1]
     if not chosen:
         choices = ", ".join(f"{spell(path)} {tuple(tensor.shape)}" for path, tensor in found.items())
         raise ModelError(f"the model's output holds several tensors ({choices}); say which are the scores: output=...")
@@ -73,9 +80,11 @@ def read_scores(output: Any, path: Path) -> Tensor:
         ModelError: there is nothing at this path, or no tensor of floating numbers.
         ShapeError: NaN or infinite scores.
     """
+    if path and isinstance(output, Tensor):
+        raise ModelError(f"the model returns one tensor, which has no {spell(path)}; leave output= out")
     try:
         scores = follow(output, path)
-    except (KeyError, IndexError, TypeError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the model's output has nothing at {spell(path)}; output= takes keys and indices that lead to its scores"
         ) from error

@@ -39,7 +39,10 @@ class Rank:
         """
         _check_ranked(question)
         if not 1 <= self.place <= scores.shape[1]:
-            raise TargetError(f"asked for the class at place {self.place}; the model has {scores.shape[1]} classes")
+            raise TargetError(
+                f"got place {self.place} among the scores; the model has {scores.shape[1]} classes, so give 1 to "
+                f"{scores.shape[1]}"
+            )
         indices = scores.topk(self.place, dim=1).indices[:, -1]
         return ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
 

@@ -18,7 +18,13 @@ def load_factory(request: Request) -> Loaded:
     This runs the code of the module that was named, as any import does. `weights=FILE` is loaded into what it returns.
     """
     factory = _imported(request)
-    made = factory()
+    try:
+        made = factory()
+    except Exception as error:  # the user's own code: what it said, and where, without a page of ours around it
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".removesuffix(": ")
+        raise ModelError(
+            f"{request.full_name} failed ({reason}); it is called without arguments and must return the model"
+        ) from error
     if not isinstance(made, nn.Module | Loaded):
         raise ModelError(
             f"{request.full_name} returned a {type(made).__name__}; it must return an nn.Module or a seewhy Loaded"
@@ -44,10 +50,10 @@ def _imported(request: Request) -> Any:
             f"{request.full_name}: the module {request.scheme!r} cannot be imported ({error}); schemes are timm:, "
             "torchvision:, hf: or an importable package.module:factory"
         ) from error
-    names = [name for name in vars(module) if not name.startswith("_")]
+    names = [name for name, what in vars(module).items() if not name.startswith("_") and callable(what)]
     factory = getattr(module, request.name, None)
     if not callable(factory):
-        what = "is not callable" if hasattr(module, request.name) else "does not exist"
+        what = "is no function" if hasattr(module, request.name) else "does not exist"
         raise ModelError(
             f"{request.full_name}: {request.name!r} {what} in {request.scheme}; {closest(request.name, names)}"
         )

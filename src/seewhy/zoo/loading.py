@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from seewhy.data.preprocess import Preprocess
 from seewhy.labels import read_labels
@@ -46,6 +47,8 @@ def load(
     Raises:
         ModelError: an unknown name, a missing library, weights that cannot be had or do not fit.
     """
+    if not isinstance(cast(object, name), str):
+        raise ModelError(f"got {type(name).__name__} as the name of a model; a model in memory is explained as it is")
     scheme, colon, rest = name.partition(":")
     names = read_labels(Path(labels)) if isinstance(labels, str | Path) else tuple(labels or ())
     request = Request(scheme if colon else "", rest if colon else name, weights, names or None, trust_code)
