@@ -68,6 +68,9 @@ from seewhy.targets.classes import Probability as Probability
 from seewhy.targets.classes import ReST as ReST
 from seewhy.targets.ranked import Contrast as Contrast
 from seewhy.targets.ranked import Rank as Rank
+from seewhy.targets.region import Region as Region
+from seewhy.targets.similarity import Similarity as Similarity
+from seewhy.targets.value import Value as Value
 from seewhy.types import ImageError as ImageError
 from seewhy.types import LayerError as LayerError
 from seewhy.types import MapWarning as MapWarning

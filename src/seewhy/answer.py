@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.ensemble import Change, changed
+from seewhy.ensemble import Change, changed, forth
 from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
 from seewhy.maps import Asked, Maps, Members, maps_of
@@ -18,8 +18,10 @@ from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
 from seewhy.targets.classes import class_of, describe, parse, saturates
-from seewhy.targets.question import Question, resolve
+from seewhy.targets.question import Question, leaves, moved, resolve
 from seewhy.targets.ranked import Rank
+from seewhy.targets.region import over_places
+from seewhy.targets.value import Number
 from seewhy.tensor import chunked
 from seewhy.types import MapWarning, Target
 
@@ -73,7 +75,8 @@ def _maps(
     for changes, numbers in of_ensemble.items():
         members = {n: Members(seen.manner.combine) for n in numbers}
         for inputs, undo in changed(seen.subject.inputs, changes):
-            evidence = seen.of(inputs).evidence(asked_now)
+            move = forth(undo, inputs.shape[2:])
+            evidence = seen.of(inputs).evidence(tuple(moved(target, move) for target in asked_now))
             for n in numbers:
                 members[n].add(maps_of(evidence[n], ways[n]), undo)
         found |= {n: members[n].result(ways[n].method.name) for n in numbers}
@@ -83,9 +86,10 @@ def _maps(
 def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
     """The target of one question, checked against the output; with a note where it was chosen or is doubtful."""
     question = seen.question
-    asked_for = Rank() if given is None else parse(given, question.images)
+    asked_for = over_places(Rank() if given is None else parse(given, question.images), question)
     target = resolve(asked_for, question, seen.scores)
-    said = _ranked(asked_for, question) if isinstance(asked_for, Rank) else _read(question)
+    said = _ranked(asked_for, question) if isinstance(asked_for, Rank) else _read(target, question)
+    said += [note for each in leaves(target) if (note := getattr(each, "note", ""))]
     if saturates(target, seen.probabilities, question):
         said.append(f"{_SATURATED}; {_kept(question)}")
     return target, said
@@ -99,9 +103,9 @@ def _ranked(rank: Rank, question: Question) -> list[str]:
     return [f"target: the class {place}, by its {by}"]
 
 
-def _read(question: Question) -> list[str]:
+def _read(target: Target, question: Question) -> list[str]:
     """What stands for logits where the model puts out probabilities."""
-    if question.squashed is None:
+    if question.squashed is None or all(isinstance(each, Number) for each in leaves(target)):
         return []
     behind = {
         "softmax": "log p stands for the logits behind them, which it is up to a number that all classes share",

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy.tensor import noise, resize, unit
@@ -181,6 +181,28 @@ def changed(
     for first, back in changes[0].changes(inputs):
         for copy, undo in changed(first, changes[1:]):
             yield copy, partial(_after, back, undo)
+
+
+def forth(undo: Undo, size: Sequence[int]) -> Callable[[Bool[Tensor, "b *s"]], Bool[Tensor, "b *_"]]:
+    """Where changed copies of this size have given pixels of the images, as the way back for their maps tells.
+
+    A pixel of a copy belongs to them if most of what it gives to the map goes to them; where none does, the pixels that
+    give them the largest part.
+    """
+
+    def moved(pixels: Bool[Tensor, "b *s"]) -> Bool[Tensor, "b *_"]:
+        with torch.enable_grad():
+            copy = torch.zeros(len(pixels), *size, dtype=torch.float64, device=pixels.device, requires_grad=True)
+            back = undo(copy)
+            own, whole = (
+                torch.autograd.grad(back, copy, each.to(back), retain_graph=True)[0]
+                for each in (pixels, torch.ones_like(pixels))
+            )
+        share = (own / whole.where(whole != 0, torch.ones_like(whole))).flatten(1)
+        least = share.amax(1, keepdim=True).clamp_max(0.5)
+        return ((share >= least) & (share > 0)).reshape(own.shape)
+
+    return moved
 
 
 COMBINATIONS = ("mean", "mean_squares", "variance")

@@ -1,0 +1,87 @@
+"""Outputs with scores at every place, `(b k *grid)`: what they predict where, and pixels of one size at another."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from seewhy.targets.question import Question
+from seewhy.types import TargetError, follow
+from seewhy.wording import by
+
+_BACKGROUND = ("background", "bg")
+
+
+def is_dense(question: Question) -> bool:
+    """Whether the scores have classes and, behind them, as many spatial axes as the images."""
+    return len(question.size) > 0 and len(question.shape) == len(question.size) + 2
+
+
+def dense_scores(question: Question) -> Float[Tensor, "b k *grid"]:
+    """The clean pass's scores at every place, without their graph; a map without an axis of classes is one class.
+
+    Raises:
+        ModelError: there are no scores.
+        TargetError: they have no places.
+    """
+    scores = follow(question.output, question.place).detach()
+    if is_dense(question):
+        return scores
+    if is_bare(question):
+        return scores[:, None]
+    raise TargetError(
+        f"a region was asked for, but the scores have the shape {question.shape}, not (images, classes, pixels) for "
+        f"images of {by(question.size)} pixels; ask for a class by its index or label, or say by output= which output "
+        "has a score at every pixel"
+    )
+
+
+def is_bare(question: Question) -> bool:
+    """Whether the scores are one map for each image, such as depths; told from tokens by the images' proportions."""
+    grid, size = question.shape[1:], question.size
+    return 1 < len(grid) == len(size) and all(
+        cells * size[0] == pixels * grid[0] for cells, pixels in zip(grid, size, strict=True)
+    )
+
+
+def claims(scores: Float[Tensor, "b k *grid"], threshold: float | None) -> Bool[Tensor, "b k *grid"]:
+    """Where each class is predicted: where it is above the threshold; without one, where no class has more."""
+    if threshold is not None:
+        return scores > threshold
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.argmax(1, keepdim=True), True)
+
+
+def counted(pixels: Bool[Tensor, "b *axes"], axes: int) -> Int[Tensor, "b *_"]:
+    """How many pixels are marked, over the last `axes` axes."""
+    return pixels.flatten(-axes).sum(-1)
+
+
+def background(question: Question) -> list[int]:
+    """The classes whose label says that they are the background."""
+    named = enumerate(question.labels or ())
+    return [index for index, label in named if label.split(",")[0].strip(" _").casefold() in _BACKGROUND]
+
+
+def nearest(pixels: Bool[Tensor, "b *s"], size: Sequence[int]) -> Bool[Tensor, "b *_"]:
+    """The pixels at another size: pixel j of g takes the one of s under its middle, floor((j + 1/2) s / g).
+
+    So small a part that it lies under no middle becomes the one pixel over the middlemost of its own.
+    """
+    before = tuple(pixels.shape[1:])
+    if before == tuple(size):
+        return pixels
+    taken = pixels
+    for axis, (cells, side) in enumerate(zip(size, before, strict=True), start=1):
+        index = (2 * torch.arange(cells, device=pixels.device) + 1) * side // (2 * cells)
+        taken = taken.index_select(axis, index)
+    lost = pixels.flatten(1).any(1) & ~taken.flatten(1).any(1)
+    for image in lost.nonzero()[:, 0].tolist():
+        own = pixels[image].nonzero()
+        taken[image][tuple(at(own[len(own) // 2].tolist(), before, size))] = True
+    return taken
+
+
+def at(pixel: Sequence[int], before: Sequence[int], size: Sequence[int]) -> list[int]:
+    """The pixel of a grid of another size that a pixel's middle lies in: floor((y + 1/2) g / s)."""
+    return [(2 * place + 1) * cells // (2 * side) for place, side, cells in zip(pixel, before, size, strict=True)]

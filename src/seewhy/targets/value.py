@@ -1,0 +1,143 @@
+"""Questions about numbers: what makes a regression's answer higher, lower, or brings it nearer to a value."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.labels import find_label
+from seewhy.targets.classes import Class, classes_of
+from seewhy.targets.question import Question, minus, minus_from, negative, plus, times
+from seewhy.types import Path, Rows, Scores, TargetError, follow
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number that the model puts out, as it is: what makes it higher; `-Value()`, what makes it lower.
+
+        y_i,  or with `towards` -|y_i - v|: what brings it nearer to v
+
+    Its slope is 1 below v and -1 above it: the map is that of `Value()` or `-Value()`, whichever leads to v, and says
+    nothing of how far it is. At v itself there is none.
+
+    Identity: `Value(towards=v)` is `Value()` up to a constant wherever the number is below v.
+
+    Args:
+        index: which of the numbers, by index or label, one for all images or one for each.
+        towards: v in the unit of the output, one for all images or one for each.
+
+    Raises:
+        TargetError: an argument of another kind.
+    """
+
+    index: Class | Sequence[Class] = 0
+    towards: float | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        classes_of(self.index)
+        if self.towards is not None:
+            _numbers(self.towards)
+
+    def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> "Number":
+        """The number for images with this clean output.
+
+        Raises:
+            TargetError: no number for each image, or not this one.
+        """
+        path, images = question.place, question.images
+        if len(question.shape) > 2:
+            raise TargetError(
+                f"a number was asked for, but the scores have the shape {question.shape}, not (images,) or (images, "
+                "numbers); ask Region() where there is a score at every pixel, or pass a function of (output, rows)"
+            )
+        given = classes_of(self.index)
+        which = tuple(_index(each, question) for each in (given if isinstance(given, tuple) else (given,)))
+        towards = None if self.towards is None else _numbers(self.towards)
+        for what, count in (("indices", len(which)), ("values to go towards", len(towards or (0,)))):
+            if count not in (1, images):
+                raise TargetError(f"got {count} {what} for {images} images; give one for all, or exactly one for each")
+        spread = None if towards is None else towards * (images // len(towards))
+        settled = Number(which * (images // len(which)), spread, path)
+        if spread is not None:
+            distance = settled(question.output, torch.arange(images, device=scores.device))
+            for image in question.asked:
+                if distance[image] == 0:
+                    raise TargetError(
+                        f"image {image} is at {spread[image]:g} already, where nothing brings it nearer; ask Value() "
+                        "for what makes it higher, -Value() for lower"
+                    )
+        return settled
+
+    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
+    __neg__, __mul__, __rmul__ = negative, times, times
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that is settled: its index for each image, and what it shall come nearer to."""
+
+    indices: tuple[int, ...]
+    towards: tuple[float, ...] | None
+    path: Path = ()
+
+    def __call__(self, output: Any, rows: Rows) -> Scores:
+        """The number of each row, or minus its distance."""
+        own = self._own(follow(output, self.path), rows)
+        return own if self.towards is None else -(own - self._goal(own, rows)).abs()
+
+    def gradient(self, output: Any, rows: Rows) -> tuple[Path, Tensor]:
+        """Where the gradient with respect to the output is, and it: 1 at the number, or the sign of what it lacks."""
+        scores = follow(output, self.path)
+        own = self._own(scores.detach(), rows)
+        slope = torch.ones_like(own) if self.towards is None else (self._goal(own, rows) - own).sign()
+        if scores.ndim == 1:
+            return self.path, slope
+        return self.path, torch.zeros_like(scores).scatter(1, self._columns(rows)[:, None], slope[:, None])
+
+    @property
+    def reads(self) -> Path:
+        """The place of the output that is read."""
+        return self.path
+
+    def told(self, question: Question, image: int) -> str:
+        """The number in words: `age`, `value 2`, `age towards 30`."""
+        index = self.indices[image]
+        name = question.labels[index] if question.labels and not question.of_two else f"value {index}"
+        return name if self.towards is None else f"{name} towards {self.towards[image]:g}"
+
+    def _columns(self, rows: Rows) -> Tensor:
+        return torch.tensor(self.indices, device=rows.device)[rows]
+
+    def _own(self, scores: Tensor, rows: Rows) -> Float[Tensor, " m"]:
+        return scores if scores.ndim == 1 else scores.gather(1, self._columns(rows)[:, None])[:, 0]
+
+    def _goal(self, own: Float[Tensor, " m"], rows: Rows) -> Float[Tensor, " m"]:
+        return torch.tensor(self.towards, device=rows.device, dtype=own.dtype)[rows]
+
+
+def _index(which: Class, question: Question) -> int:
+    if isinstance(which, str):
+        if question.labels is None:
+            raise TargetError(f"got the name {which!r}, but this model comes without; pass labels=, or an index")
+        return find_label(question.labels, which)
+    if not 0 <= which < question.classes:
+        plural = "s" * (question.classes != 1)
+        raise TargetError(
+            f"value {which} is out of range; the model puts out {question.classes} number{plural} for each image: "
+            f"indices 0 to {question.classes - 1}"
+        )
+    return int(which)
+
+
+def _numbers(towards: Any) -> tuple[float, ...]:
+    given = towards.tolist() if hasattr(towards, "tolist") else towards
+    listed: list[Any] = list(cast(Sequence[Any], given)) if isinstance(given, list | tuple) else [given]
+    for each in listed:
+        if isinstance(each, bool) or not isinstance(each, Real) or not math.isfinite(each):
+            raise TargetError(f"got {each!r} to go towards; give a finite number, in the unit of the model's output")
+    return tuple(float(each) for each in listed)
