@@ -230,6 +230,14 @@ def test_a_row_is_a_question_and_a_column_a_method_at_a_layer() -> None:
     assert grid.figure(columns=3).tobytes() == figure([photo, *panels], columns=3, bars=legend).tobytes()
 
 
+def test_of_one_question_a_row_is_a_method_and_a_column_a_layer() -> None:
+    grid = seewhy.compare(net(), images(1), [0], ["grad_cam", "hires_cam"], ["0.1", "0.3"])
+    photo = Panel(grid[0][0].picture.image, ["photo", "image0"])
+    panels, legend = [each[0].panel() for each in grid], {"turbo": "heat, each map divided by its own maximum"}
+    matrix = figure([photo, *panels[:2], photo, *panels[2:]], columns=3, bars=legend)
+    assert grid.figure().tobytes() == matrix.tobytes()
+
+
 @pytest.mark.parametrize("shape", [(1, 3), (3, 1)])
 def test_a_single_row_or_column_flows_after_one_photo(shape: tuple[int, int]) -> None:
     targets, methods = [0, 1, 2][: shape[0]], ["grad_cam", "hires_cam", "layer_cam"][: shape[1]]

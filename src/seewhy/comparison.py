@@ -42,7 +42,7 @@ class Comparison:
         """One image's maps side by side, after the photo itself, with captions and the color bars that they need.
 
         Several targets and several methods or layers make a matrix: a row is one question, which begins with the photo,
-        a column one method and layer.
+        a column one method and layer. Of one target, a row is one method, a column one layer.
 
         Args:
             image: which of the images.
@@ -52,7 +52,8 @@ class Comparison:
         """
         items = [each[image] for each in self]
         panels = [item.panel(signed=signed) for item in items]
-        width = len(items) // self.shape[0]
+        targets, methods, _ = self.shape
+        width = len(items) // (targets if targets > 1 else methods)
         matrix = columns is None and 1 < width < len(items)
         before = [Panel(items[0].picture.image, ["photo", items[0].name])] if photo and items[0].picture else []
         rows = chunked(len(panels), width if matrix else len(panels))
