@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from seewhy.model.kinds import WEIGHTED
+from seewhy.model.kinds import PICKS, PRODUCTS, WEIGHTED
 
 Edge = tuple[Node, int]
 """A tensor, known by the operation that made it and the number of the output: no activation is held."""
@@ -88,6 +88,25 @@ def cuts_between(nodes: Sequence[Node], root: Edge) -> tuple[Edge, ...]:
                 furthest = max(furthest, position[producer])
                 used.setdefault(producer, set()).add(number)
     return tuple(cuts)
+
+
+def displaced_among(nodes: Sequence[Node]) -> frozenset[Node]:
+    """Those of these nodes whose rows are not places of the image in their order, whatever their number is.
+
+    An attention answers in the rows of its queries, which the image may have no part in: the words of a decoder, learnt
+    queries. What was picked by an index stands in any order.
+    """
+    on_path, found = set(nodes), set[Node]()
+    for node in reversed(nodes):
+        made = [producer for producer, _ in producers(node) if producer in on_path]
+        if kind(node) in PRODUCTS or "Attention" in kind(node):
+            asking = node.next_functions[kind(node) == "Baddbmm"][0]
+            lost = asking not in on_path or asking in found
+        else:
+            lost = bool(made) and found.issuperset(made)
+        if lost or kind(node) in PICKS:
+            found.add(node)
+    return frozenset(found)
 
 
 def _signed(value: Any) -> Any:

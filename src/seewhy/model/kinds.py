@@ -83,6 +83,9 @@ LINEAR = frozenset({"Addmm", "Mm"})
 PRODUCTS = frozenset({"Bmm", "Baddbmm"})
 """Products of two tensors, one pair of matrices at a time."""
 
+PICKS = frozenset({"Index", "IndexSelect", "Gather", "IndexPut", "MaskedScatter", "MaskedSelect"})
+"""Some of the values, or values among others, in an order that only the index knows."""
+
 CHANNELS_FIRST = re.compile("Convolution|BatchNorm|GroupNorm|MaxPool|AvgPool|Upsample")
 """Operations whose second axis is the channels'."""
 

@@ -6,6 +6,7 @@ activation is held by name, and an in-place operation after a module does not bl
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from seewhy.model.batch import Batch
 from seewhy.model.functions import Functions
-from seewhy.model.graph import Edge, between, cuts_between, edge_of, kind, producers, readers_of
+from seewhy.model.graph import Edge, between, cuts_between, displaced_among, edge_of, kind, producers, readers_of
 from seewhy.model.kinds import COPIES, FOLDS, LENGTHS_OF_ONE, SQUASHING
 from seewhy.model.observe import outside_inference, passed_back, untouched, watched
 from seewhy.model.outputs import tensors
@@ -109,6 +110,11 @@ class Trace:
         while kind(node) in FOLDS | COPIES | LENGTHS_OF_ONE and len(producers(node)) == 1:
             node = producers(node)[0][0]
         return kind(node) in SQUASHING
+
+    @cached_property
+    def displaced(self) -> frozenset[Node]:
+        """Nodes whose rows are not the image's places in their order."""
+        return displaced_among(self.nodes)
 
     def cuts_of(self, edge: Edge) -> tuple[Edge, ...]:
         """The tensors that every path from the image to this one crosses, itself first."""
