@@ -44,6 +44,7 @@ ALLOWED = {
     "answer": "types tensor targets model ensemble evidence facts maps observation subject explanation",
     "given": "types ensemble model observation",
     "explain": "types data zoo model ensemble given subject maps answer explanation comparison",
+    "tiles": "types tensor wording data zoo model targets given maps observation subject answer explanation",
 }
 FREE = {"cli", "flags", "__init__"}
 
@@ -87,10 +88,11 @@ def test_importing_the_package_takes_little_time_beside_torch():
 
 
 def test_the_public_names():
-    verbs = {"explain", "compare", "layers", "load", "read", "needs", "factorize", "METHODS", "__version__"}
+    verbs = {"explain", "compare", "tiles", "layers", "load", "read", "needs", "factorize", "METHODS", "__version__"}
     nouns = {
         "Explanation",
         "Comparison",
+        "Tiled",
         "Loaded",
         "Photo",
         "Preprocess",

@@ -71,6 +71,8 @@ from seewhy.targets.ranked import Rank as Rank
 from seewhy.targets.region import Region as Region
 from seewhy.targets.similarity import Similarity as Similarity
 from seewhy.targets.value import Value as Value
+from seewhy.tiles import Tiled as Tiled
+from seewhy.tiles import tiles as tiles
 from seewhy.types import ImageError as ImageError
 from seewhy.types import LayerError as LayerError
 from seewhy.types import MapWarning as MapWarning

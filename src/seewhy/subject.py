@@ -15,9 +15,11 @@ from seewhy.data.frame import Frame
 from seewhy.data.image import Photo, read
 from seewhy.data.preprocess import Preprocess
 from seewhy.item import Picture
+from seewhy.model.axes import channels_axis
 from seewhy.model.batch import Batch
 from seewhy.types import ModelError, ShapeError
 from seewhy.zoo import Loaded
+from seewhy.zoo.keras_models import channels_last, observable
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def subject(
     images, name, further = _named(images, kwargs or {})
     check_given(images, args, preprocess)
     loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
-    module, how = _eager(loaded.module), preprocess or loaded.preprocess
+    module, is_last = observable(_eager(loaded.module)), channels_last(_eager(loaded.module))
+    how = preprocess or loaded.preprocess
     if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 3 and _is_of_pictures(module):
         last = images.shape[-1] in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
         raise ShapeError(
@@ -74,15 +77,18 @@ def subject(
             f"images{'.permute(2, 0, 1)' * last}[None]"
         )
     if isinstance(images, Tensor) and images.ndim > 2 and not _is_photo(images, how):
-        inputs, pictures, notes = images, _drawn(images, how), ()
+        channels = images.ndim - 1 if is_last else channels_axis(module, images.shape)
+        inputs = images if channels == 1 else images.movedim(channels, 1)
+        pictures, notes = _drawn(inputs, how), _ordered(channels, images.ndim)
     else:
         inputs, pictures, notes = _prepared(images, how)
+        channels = inputs.ndim - 1 if is_last else 1
         inputs = inputs.to(*_place(module))
         notes = notes if preprocess else (*loaded.preprocess_notes, *notes)
     _check(inputs)
     return Subject(
         module=module,
-        batch=Batch(inputs, tuple(args), further, name),
+        batch=Batch(inputs, tuple(args), further, name, channels=channels),
         labels=tuple(labels) if labels is not None else loaded.labels,
         name=loaded.name,
         pictures=pictures,
@@ -142,6 +148,15 @@ def _is_of_pictures(module: nn.Module) -> bool:
     """Whether the model's convolutions are all of two dimensions."""
     convolutions = [each for each in module.modules() if isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     return bool(convolutions) and all(isinstance(each, nn.Conv2d) for each in convolutions)
+
+
+def _ordered(channels: int, axes: int) -> tuple[str, ...]:
+    """What is told of images whose channels are not where they usually are."""
+    if channels == 1:
+        return ()
+    names = list({4: "bhw", 5: "bthw" if channels == 2 else "bdhw"}.get(axes, "bl"))
+    names.insert(channels, "c")
+    return (f"images: read as ({' '.join(names)}), as the model takes them; maps are without the channels",)
 
 
 def _eager(module: nn.Module) -> nn.Module:

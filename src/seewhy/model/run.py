@@ -30,9 +30,9 @@ class Run:
             raise
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # what models refuse images with
             raise ModelError(
-                f"the model does not run on images of shape {tuple(self.batch.inputs.shape)} and type "
+                f"the model does not run on images of shape {tuple(self.batch.images.shape)} and type "
                 f"{str(self.batch.inputs.dtype).removeprefix('torch.')} ({_first_line(error)}); give the batch as it "
-                f"takes it, and further inputs by args= and kwargs={_channels_last(self.batch.inputs.shape)}"
+                f"takes it, and further inputs by args= and kwargs={_channels_last(self.batch.images.shape)}"
             ) from error
 
     def probe(self) -> Batch:
@@ -45,7 +45,7 @@ class Run:
     def key(self) -> tuple[Any, ...]:
         """What the findings depend on, beside the weights."""
         inputs, others = self.batch.inputs, (*self.batch.args, *self.batch.kwargs.items())
-        return inputs.shape[1:], inputs.dtype, self.output, self.batch.name, *map(_spelled, others)
+        return inputs.shape[1:], inputs.dtype, self.output, self.batch.name, self.batch.channels, *map(_spelled, others)
 
     def _scores(self, output: Any) -> Tensor:
         images = 1 if self.batch.images_only else len(self.batch)
