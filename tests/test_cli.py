@@ -582,3 +582,11 @@ def test_an_output_and_labels_can_be_named(capsys: pytest.CaptureFixture[str]) -
 )
 def test_a_factory_that_fails_is_one_sentence(capsys: pytest.CaptureFixture[str], name: str, says: str) -> None:
     refused(capsys, says, "explain", picture("a.png"), f"--model={__name__}:{name}")
+
+
+def test_what_was_chosen_beyond_the_usual_is_in_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    picture("a.png")
+    for more in ([], ["--layer", "0.1"], ["--layer", "0.1,0.3", "--signed"], ["--align", "tile"]):
+        assert main(["explain", "a.png", SMALL, "--target", "dog", *more]) == 0
+    stems = {"", "_0.1", "_0.1+0.3_signed", "_tile"}
+    assert {path.stem for path in Path("explained").glob("*.npz")} == {f"a_grad_cam_dog-1{stem}" for stem in stems}

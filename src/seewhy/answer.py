@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Container, Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -39,6 +40,7 @@ def answer(
 ) -> list[Explanation]:
     """All explanations, in the order questions x methods x layers."""
     ways = [(each, each.group(group)) for each, group in product(methods, layers)]
+    named = [group != [None] for _, group in product(methods, layers)]
     needed = {name for each in methods for name in each.needed}
     seen, notes = observe(subject, needed, [group for _, group in ways], manner)
     resolved = [_resolved(each, seen) for each in questions]
@@ -52,7 +54,10 @@ def answer(
             constant |= {n: found for n, found in maps.items() if not ways[n][0].method.class_specific}
             scores = evidence[0].scores.detach()
             explanations += [
-                _explanation(seen, target, scores[q], n, each, maps[n], q, [*subject.notes, *notes, *said])
+                replace(
+                    _explanation(seen, target, scores[q], n, each, maps[n], q, [*subject.notes, *notes, *said]),
+                    variant=_variant(each, seen.groups[n] if named[n] else (), manner),
+                )
                 for q, (target, said) in enumerate(resolved[part])
                 for n, (each, _) in enumerate(ways)
             ]
@@ -89,6 +94,7 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
     asked_for = over_places(Rank() if given is None else parse(given, question.images), question)
     target = resolve(asked_for, question, seen.scores)
     said = _ranked(asked_for, question) if isinstance(asked_for, Rank) else _read(target, question)
+    said += _doubted(seen) if isinstance(asked_for, Rank) else []
     said += [note for each in leaves(target) if (note := getattr(each, "note", ""))]
     if saturates(target, seen.probabilities, question):
         said.append(f"{_SATURATED}; {_kept(question)}")
@@ -101,6 +107,16 @@ def _ranked(rank: Rank, question: Question) -> list[str]:
     place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
     by = "probability, which the model puts out" if question.squashed else "logit"
     return [f"target: the class {place}, by its {by}"]
+
+
+def _doubted(seen: Observation) -> list[str]:
+    """What is said where classes are ranked that may be none."""
+    if not seen.found.known.headless or seen.question.labels is not None or len(seen.question.shape) != 2:
+        return []
+    return [
+        f"no weights come between the model's features and these {seen.question.classes} numbers, which may be an "
+        "embedding and no scores of classes: Similarity(...) asks about one"
+    ]
 
 
 def _read(target: Target, question: Question) -> list[str]:
@@ -160,6 +176,16 @@ def _explanation(
         pictures=seen.subject.pictures,
         residual=residual,
     )
+
+
+def _variant(each: Asked, named: Sequence[Place], manner: Manner) -> str:
+    """What was chosen beyond the usual, for the names of files."""
+    asked = ["+".join(place.name for place in named), "signed" if each.signed else ""]
+    asked += [
+        manner.align if manner.align != "measured" else "",
+        *(type(change).__name__ for change in manner.ensemble),
+    ]
+    return "_".join(filter(None, asked))
 
 
 def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) -> Iterator[str]:

@@ -36,6 +36,8 @@ class Explanation:
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
         units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum;
             `squared`: the spread of an ensemble.
+        variant: what was chosen beyond the usual (layers by name, the signed form, another alignment, an ensemble), which
+            the names of files tell.
         residual: by how much the parts of a method whose parts should sum to the score (integrated gradients, FullGrad)
             do not, for each image, in units of the score; None: nothing of the kind is promised.
         verdict: whether the map may be believed; None: not checked.
@@ -63,6 +65,7 @@ class Explanation:
     asked_signed: bool = False
     of_pixels: bool = False
     residual: Float[Tensor, " b"] | None = None
+    variant: str = ""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -98,6 +101,7 @@ class Explanation:
             name=picture.name if picture else f"image{index}",
             asked_signed=self.asked_signed,
             of_pixels=self.of_pixels,
+            variant=self.variant,
         )
 
     def figure(self, *, columns: int | None = None, signed: bool | None = None) -> Image.Image:

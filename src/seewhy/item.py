@@ -58,6 +58,7 @@ class Item:
         signed: whether the map may hold negative values.
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
         of_pixels: whether the map is one of single pixels, of which a few outshine all others.
+        variant: what was chosen beyond the usual, for the names of files.
     """
 
     map: Float[Tensor, "*s"]
@@ -75,6 +76,7 @@ class Item:
     name: str
     asked_signed: bool = False
     of_pixels: bool = False
+    variant: str = ""
 
     def on_photo(self) -> Float[Tensor, "H W"]:
         """The raw map at the photo's own pixels, aligned to the half pixel; zero where the model did not look."""
@@ -160,9 +162,10 @@ class Item:
         return Panel(self.overlay(signed=signed), [f"{self.name}: {first}" if named else first, *others])
 
     def stem(self) -> str:
-        """What its files are called: photo, method, target and its index, since two classes may share a name."""
+        """What its files are called: photo, method, target, its index (labels may be shared), and what was unusual."""
         index = "" if self.class_index is None else f"-{self.class_index}"
-        return f"{file_name(self.name)}_{file_name(f'{self.method}_{self.target}')}{index}"
+        variant = f"_{file_name(self.variant)}" if self.variant else ""
+        return f"{file_name(self.name)}_{file_name(f'{self.method}_{self.target}')}{index}{variant}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The raw values as they are saved: `map`, `photo` (the map at the photo's pixels), `raw/LAYER`."""
