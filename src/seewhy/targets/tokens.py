@@ -1,0 +1,272 @@
+"""Questions about words: how probable the words of a sentence are, each after those ahead of it and with the image.
+
+The sentence is given as the ids that went into the model ("teacher forcing"), so that one forward pass holds the
+answers of all its words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.targets.question import Question, minus, minus_from, negative, plus, times
+from seewhy.targets.reading import logits_of
+from seewhy.targets.vocabulary import Word, id_of, places_of, text_of, words_of
+from seewhy.types import Path, Rows, Scores, TargetError, follow
+
+Ids = tuple[tuple[int, ...], ...]
+
+
+def Sentence(ids: Any, tokenizer: Any = None, *, prompt: int | None = None, shift: int = 1) -> "Tokens":
+    """The log-probability of a sentence, word by word: what the gradient of a caption is taken of.
+
+    sum_t log p(w_t | w_<t, image),   log p(. | w_<t, image) = log softmax of row n - T + t - shift
+
+    of the logits (b n v), for the T ids w_0 .. w_(T-1). Rows are counted from the end, so that rows of the image ahead
+    of the text, or in place of one id of it, do no harm. Special tokens and the prompt are given, not asked.
+
+    Identity: the scores of `words` sum to the sentence's.
+
+    Args:
+        ids: the ids that went into the model, `(t,)` for all images or `(b t)`; padded as they went in.
+        tokenizer: for words and titles: an object with `convert_ids_to_tokens` or `decode`, or the list of words.
+        prompt: how many of the ids were given to the model as its prompt; None: the first, which nothing predicts.
+        shift: 1 where row t has read w_t and predicts the next (`input_ids`, `decoder_input_ids`); 0 where row t
+            predicts w_t (`labels` of an encoder-decoder).
+
+    Returns:
+        The question, with `words`, `phrase`, `at` and `instead` for parts of it.
+
+    Raises:
+        TargetError: ids that are none, or no word among them.
+
+    Reference:
+        Selvaraju et al., Grad-CAM: Why did you say that?, arXiv:1611.07450, section 3.3: "given a caption, we compute
+        the gradient of its log probability".
+    """
+    if shift not in (0, 1):
+        raise TargetError(
+            f"shift is {shift!r}; it is 1 where row t of the logits has read id t, or 0 where it predicts id t"
+        )
+    rows = _ids(ids)
+    start = max(shift, _prompt(prompt, len(rows[0])))
+    spelled = tuple(words_of(row, range(start, len(row)), tokenizer) for row in rows)
+    if not all(spelled):
+        raise TargetError(
+            f"got {len(rows[0])} ids, of which none from place {start} on is a word; give the sentence that follows "
+            "the prompt too, as model.generate returns it"
+        )
+    asked = tuple(tuple(place for word in words for place in word.places) for words in spelled)
+    return Tokens(rows, asked, _texts(rows, asked, tokenizer), spelled, shift, tokenizer)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The log-probability of some places of a sentence; made by `Sentence`, and by its parts.
+
+    Args:
+        ids: the sentence, one for all images or one for each.
+        asked: for each sentence, the places that are asked about.
+        texts: what is written there.
+        spelled: the words of each sentence.
+        shift: row t - shift predicts id t, both counted from the end.
+        tokenizer: see `Sentence`.
+        path: where the logits are in the output.
+        probabilities: whether they are probabilities, not logits.
+    """
+
+    ids: Ids
+    asked: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    spelled: tuple[tuple[Word, ...], ...] = field(repr=False)
+    shift: int
+    tokenizer: Any = field(repr=False, compare=False)
+    path: Path = ()
+    probabilities: bool = False
+
+    @property
+    def words(self) -> list["Tokens"]:
+        """A question for each word of the sentence, for `compare`: one forward and one batched backward for all.
+
+        Raises:
+            TargetError: there are several sentences.
+        """
+        if len(self.ids) > 1:
+            raise TargetError(
+                f"got {len(self.ids)} sentences, whose words are different questions; ask image by image: "
+                "Sentence(ids[0], ...).words"
+            )
+        parts = [word for word in self.spelled[0] if set(word.places) <= set(self.asked[0])]
+        return [replace(self, asked=(word.places,), texts=(word.text,)) for word in parts]
+
+    def phrase(self, text: str) -> "Tokens":
+        """The log-probability of one word, or several in a row, given all that is ahead of them.
+
+        Raises:
+            TargetError: the sentence does not have them, or more than once.
+        """
+        return self._of(tuple(places_of(text, words) for words in self.spelled))
+
+    def at(self, *places: Any) -> "Tokens":
+        """The log-probability of the ids at these places of the sentence; negative ones are counted from its end.
+
+        Raises:
+            TargetError: there is no such place.
+        """
+        length = self._length
+        for place in places:
+            if isinstance(place, bool) or not isinstance(place, int):
+                raise TargetError(f"got {place!r} as a place; give whole numbers from 0 to {length - 1}")
+            if not -length <= place < length:
+                raise TargetError(f"place {place} is out of range; the sentence has {length} ids: 0 to {length - 1}")
+        if not places:
+            raise TargetError("got no place of the sentence; name at least one")
+        return self._of((tuple(place % length for place in places),) * len(self.ids))
+
+    def instead(self, text: str | int, other: str | int) -> "Tokens":
+        """The log-probability of another word in the place of one of the sentence: why not this?
+
+        `s.phrase("dog") - s.instead("dog", "cat")` asks why it is a dog rather than a cat.
+
+        Args:
+            text: a word of a single token, or its place.
+            other: a word that is a single token, or its id.
+
+        Raises:
+            TargetError: words of several tokens, or that are not in the sentence or the vocabulary.
+        """
+        said = self.at(text) if isinstance(text, int) else self.phrase(text)
+        if any(len(places) > 1 for places in said.asked):
+            raise TargetError(
+                f"{text!r} is {max(map(len, said.asked))} tokens long, and one token can stand in the place of one "
+                "only; name a place: sentence.instead(3, ...)"
+            )
+        ids: list[tuple[int, ...]] = []
+        for row, (place,) in zip(self.ids, said.asked, strict=True):
+            new = other if isinstance(other, int) else id_of(other, row[place], self.tokenizer)
+            ids.append((*row[:place], new, *row[place + 1 :]))
+        return replace(said, ids=tuple(ids), texts=_texts(ids, said.asked, self.tokenizer))
+
+    def of(self, _scores: Float[Tensor, "b k"], question: Question, /) -> "Tokens":
+        """With the place of the logits.
+
+        Raises:
+            TargetError: logits of no sequence, or sentences of another number or length, or ids beyond the vocabulary.
+        """
+        path = question.place
+        if len(question.shape) != 3:
+            raise TargetError(
+                f"words were asked for, but the scores have the shape {question.shape}, not (images, places, "
+                "vocabulary); say by output= which of the model's outputs holds the logits of words"
+            )
+        if len(self.ids) not in (1, question.images):
+            raise TargetError(
+                f"got {len(self.ids)} sentences for {question.images} image{'s' * (question.images > 1)}; give one for "
+                "all, or exactly one for each"
+            )
+        for ids, asked in zip(self.ids, self.asked, strict=True):
+            _check_fits(ids, asked, question.shape, self.shift)
+        return replace(self, path=path, probabilities=_are_probabilities(follow(question.output, path)))
+
+    def __call__(self, output: Any, rows: Rows) -> Scores:
+        """The sum of the log-probabilities of the places that are asked about, for each row."""
+        logits = follow(output, self.path)
+        which = rows if len(self.ids) > 1 else torch.zeros_like(rows)
+        offset = logits.shape[1] - self._length - self.shift
+        table = torch.tensor(_padded(self.ids, self.asked), device=logits.device)[which.to(logits.device)]
+        places, ids, counted = table.unbind(1)
+        each = torch.arange(len(rows), device=logits.device)[:, None]
+        read = logits[each, places + offset].to(torch.promote_types(logits.dtype, torch.float32))
+        logs = logits_of(read, "softmax" if self.probabilities else None).log_softmax(-1)
+        return (logs.gather(-1, ids[..., None])[..., 0] * counted).sum(1)
+
+    @property
+    def reads(self) -> Path:
+        """The place of the output that is read."""
+        return self.path
+
+    def told(self, _question: Question, image: int) -> str:
+        """The question in words: `log p(dog)`."""
+        return f"log p({self.texts[image if len(self.texts) > 1 else 0]})"
+
+    @property
+    def _length(self) -> int:
+        return min(map(len, self.ids))  # they are all of one length
+
+    def _of(self, asked: tuple[tuple[int, ...], ...]) -> "Tokens":
+        return replace(self, asked=asked, texts=_texts(self.ids, asked, self.tokenizer))
+
+    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
+    __neg__, __mul__, __rmul__ = negative, times, times
+
+
+def _ids(given: Any) -> Ids:
+    plain = given.tolist() if hasattr(given, "tolist") else given
+    listed = cast(Sequence[Any], plain) if isinstance(plain, list | tuple) else []
+    if listed and all(isinstance(row, list | tuple) for row in listed):
+        rows = [tuple(cast(Sequence[Any], row)) for row in listed]
+    else:
+        rows = [tuple(listed)]
+    whole = all(isinstance(each, int) and not isinstance(each, bool) for row in rows for each in row)
+    if not rows[0] or not whole:
+        raise TargetError(
+            f"got {type(given).__name__} as the ids of a sentence; give the whole numbers that went into the model, "
+            "such as tokenizer(text)['input_ids'] or what model.generate returned"
+        )
+    lengths = {len(row) for row in rows}
+    if len(lengths) > 1:
+        raise TargetError(
+            f"got sentences of {' and '.join(map(str, sorted(lengths)))} ids; pad them to one length, as the model got "
+            "them"
+        )
+    return tuple(rows)
+
+
+def _prompt(given: Any, length: int) -> int:
+    if given is None:
+        return 0
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < length:
+        raise TargetError(
+            f"prompt is {given!r}; it is how many of the {length} ids were given to the model ahead of what it says: "
+            f"0 to {length - 1}"
+        )
+    return given
+
+
+def _texts(ids: Sequence[tuple[int, ...]], asked: Sequence[tuple[int, ...]], tokenizer: Any) -> tuple[str, ...]:
+    return tuple(text_of([row[place] for place in places], tokenizer) for row, places in zip(ids, asked, strict=True))
+
+
+def _check_fits(ids: Sequence[int], asked: Sequence[int], shape: tuple[int, ...], shift: int) -> None:
+    _, rows, vocabulary = shape
+    if len(ids) > rows:
+        way = " (where the last id was not given, or the ids are labels: Sentence(ids[:, 1:], shift=0))" * (shift == 1)
+        raise TargetError(
+            f"got {len(ids)} ids for logits of {rows} places; give the ids that went into the model of this pass{way}"
+        )
+    if shift > rows - len(ids) + min(asked):
+        raise TargetError(
+            f"place {min(asked)} of the sentence is asked about, and no row of the logits ahead of it predicts it; ask "
+            f"from place {shift} on"
+        )
+    beyond = [ids[place] for place in asked if not 0 <= ids[place] < vocabulary]
+    if beyond:
+        raise TargetError(
+            f"id {beyond[0]} is out of range; the model's vocabulary has {vocabulary} ids: 0 to {vocabulary - 1}"
+        )
+
+
+def _are_probabilities(scores: Float[Tensor, "b n v"]) -> bool:
+    return bool((scores >= 0).all()) and bool((scores.float().sum(-1) - 1).abs().max() < 1e-3)
+
+
+def _padded(ids: Ids, asked: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:
+    """For each sentence the places, their ids, and 1 for those that count: as many for all, with the first repeated."""
+    longest, table = max(map(len, asked)), list[list[list[int]]]()
+    for row, places in zip(ids, asked, strict=True):
+        filled = [*places, *[places[0]] * (longest - len(places))]
+        table.append([filled, [row[place] for place in filled], [int(n < len(places)) for n in range(longest)]])
+    return table
