@@ -38,6 +38,9 @@ Selection = Literal["last", "pair", "convolutions", "tokens"]
 Path = tuple[str | int, ...]
 """Keys and indices that lead from a model's output to one tensor of it; empty where the output is that tensor."""
 
+EMBEDDINGS = ("image_embeds", "image_embeddings", "embeddings", "embedding", "embeds", "pooler_output", "features")
+"""What embeddings are called in outputs, the likeliest first: in transformers, and in models of users' own."""
+
 
 def follow(output: Any, path: Path) -> Any:
     """What stands at `path` in a model's output."""

@@ -56,6 +56,7 @@ class Known:
         gated: it runs a part inside a `no_grad` or `enable_grad` block of its own.
         edits: it writes into its input.
         squashed: its scores are what a sigmoid or softmax put out.
+        headless: no weights come between its features and its scores.
         biased: where biases are added.
         blocks: its attentions' blocks, by the attention's number; None: not looked for.
         places: the layers that were asked for so far.
@@ -66,6 +67,7 @@ class Known:
     gated: bool
     edits: bool
     squashed: bool
+    headless: bool
     biased: Mapping[str, Spot]
     blocks: Mapping[int, Block] | None
     places: Mapping[_Asked, tuple[Place, ...]]
@@ -148,6 +150,7 @@ def _known(
         gated=trace.gated,
         edits=trace.edited,
         squashed=trace.squashed,
+        headless=trace.headless,
         biased=biased(trace),
         blocks=found,
         places=places,

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from seewhy.types import ModelError, Path, ShapeError, follow
+from seewhy.types import EMBEDDINGS, ModelError, Path, ShapeError, follow
 
 _SCORE_KEYS = ("logits", "out", "logits_per_image")  # transformers, torchvision segmentation, CLIP
 
@@ -47,7 +47,7 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
     """Where the scores are, and a note if that was a choice among several tensors.
 
     The output itself; else what is called `logits` or `out`; else the only tensor with a row for each image; else the
-    only (b k) matrix of a tuple, such as logits beside hidden states.
+    only (b k) matrix of a tuple, such as logits beside hidden states; else what is called like an embedding.
 
     Raises:
         ModelError: there is no such tensor, or several and no rule to choose.
@@ -65,7 +65,8 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
     rows = [path for path, tensor in found.items() if tensor.ndim and tensor.shape[0] == images]
     matrices = [path for path in rows if found[path].ndim == 2]
     alone = rows if len(rows) == 1 else matrices if isinstance(output, tuple | list) and len(matrices) == 1 else []
-    chosen = (named or alone)[:1]
+    embeddings = [(key,) for key in EMBEDDINGS if (key,) in matrices]
+    chosen = (named or alone or embeddings)[:1]
     if not chosen:
         choices = ", ".join(f"{spell(path)} {tuple(tensor.shape)}" for path, tensor in found.items())
         raise ModelError(f"the model's output holds several tensors ({choices}); say which are the scores: output=...")

@@ -17,7 +17,16 @@ from torch.autograd.graph import GradientEdge, Node
 from seewhy.model.batch import Batch
 from seewhy.model.functions import Functions
 from seewhy.model.graph import Edge, between, cuts_between, displaced_among, edge_of, kind, producers, readers_of
-from seewhy.model.kinds import COPIES, FOLDS, LENGTHS_OF_ONE, SQUASHING
+from seewhy.model.kinds import (
+    ACTIVATIONS,
+    AVERAGING,
+    COPIES,
+    FOLDS,
+    LENGTHS_OF_ONE,
+    NORMS_OF_CHANNELS,
+    SQUASHING,
+    VIEWS,
+)
 from seewhy.model.observe import outside_inference, passed_back, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.model.owners import Seen, Traced, by_name, named, owners_of, rectified_by_function
@@ -115,6 +124,18 @@ class Trace:
     def displaced(self) -> frozenset[Node]:
         """Nodes whose rows are not the image's places in their order."""
         return displaced_among(self.nodes)
+
+    @property
+    def headless(self) -> bool:
+        """Whether the score tensor is features: a norm or a sum, pooled or picked, with no weights after it."""
+        node, through = self.score[0], VIEWS | AVERAGING | ACTIVATIONS | {"NativeDropout"}
+        while kind(node) in through and len(before := self._before(node)) == 1:
+            node = before[0]
+        summed = kind(node) == "Add" and len(self._before(node)) == 2
+        return summed or kind(node) in NORMS_OF_CHANNELS | {"NativeLayerNorm"}
+
+    def _before(self, node: Node) -> list[Node]:
+        return [producer for producer, _ in producers(node) if producer in self.positions]
 
     def cuts_of(self, edge: Edge) -> tuple[Edge, ...]:
         """The tensors that every path from the image to this one crosses, itself first."""

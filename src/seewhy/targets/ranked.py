@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_of
+from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, minus, minus_from, negative, plus, resolve, times
 from seewhy.targets.reading import logits_of
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
@@ -183,6 +184,12 @@ def _is_whole(given: Any) -> bool:
 
 
 def _check_ranked(question: Question) -> None:
+    why = embedding_in(question)
+    if why is not None:
+        raise TargetError(
+            f"no class is predicted: {why}; ask for Similarity(...) to a vector or to another image, for a number by "
+            "its index, or say which output holds scores of classes: output=..."
+        )
     _ = question.place  # or there are no scores at all
     if len(question.shape) > 2:
         raise TargetError(
