@@ -1,4 +1,4 @@
-"""Regions of segmentations: Seg-Grad-CAM's question, by hand; which pixels, which class, on copies and at other sizes."""
+"""Regions of segmentations: Seg-Grad-CAM's question by hand; which pixels, which class, on copies, at other sizes."""
 
 import math
 from types import SimpleNamespace
@@ -179,6 +179,7 @@ def test_a_point_is_one_pixel_of_the_output_and_its_class_the_predicted_one():
     classes = y[:, :, 2, 4].argmax(1)  # even if it is the background
     torch.testing.assert_close(e.scores, y[torch.arange(2), classes, 2, 4])
     assert e.target[0] == f"{LABELS[classes[0]]} at the point (9, 18)"
+    assert "target: the class that is predicted at the point (9, 18)" in e.notes
 
 
 def test_the_largest_class_but_the_background_if_a_label_says_so():
@@ -365,8 +366,8 @@ FULL = torch.ones(24, 20, dtype=torch.bool)
         (7, r"class 7 is out of range; the model has 4 classes: 0 to 3"),
         (
             Region(1, mask=FULL[:5, :5]),
-            r"got a mask of shape \(5, 5\); it has the size of the images, 24x20, or of the model's output, 6x5, and if "
-            r"it has an axis of images, 2 of them: resize it",
+            r"got a mask of shape \(5, 5\); it has the size of the images, 24x20, or of the model's output, 6x5, and "
+            r"if it has an axis of images, 2 of them: resize it",
         ),
         (Region(1, mask=FULL.expand(3, -1, -1)), r"got a mask of shape \(3, 24, 20\); .* 2 of them: resize it"),
         (Region(1, mask=~FULL), r"the mask holds no pixel; mark at least one, or leave mask= out"),

@@ -134,6 +134,8 @@ class Region:
 
     def _note(self, question: Question, behind: Sequence[int]) -> str:
         where, given = self._where(), self.mask is not None or self.point is not None
+        if self.point is not None:
+            return f"target: the class that is predicted at {where}"
         if question.classes == 1:
             return f"target: the output's only class, over {where if given else 'the pixels where it is predicted'}"
         left = f"{question.label(behind[0])!r} left out" if behind else "which may be background: no label says so"
