@@ -19,7 +19,7 @@ from seewhy.model.axes import channels_axis
 from seewhy.model.batch import Batch
 from seewhy.types import ModelError, ShapeError
 from seewhy.zoo import Loaded
-from seewhy.zoo.keras_models import channels_last, observable
+from seewhy.zoo.keras_models import OTHER_BACKEND, channels_last, is_keras, observable
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def subject(
         ShapeError: an empty batch, a tensor that is no batch of images, or values that are not finite.
     """
     if not isinstance(cast(object, model), nn.Module | Loaded):
+        if is_keras(model):
+            raise ModelError(OTHER_BACKEND)
         raise ModelError(
             f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
         )

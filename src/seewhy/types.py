@@ -41,6 +41,9 @@ Path = tuple[str | int, ...]
 EMBEDDINGS = ("image_embeds", "image_embeddings", "embeddings", "embedding", "embeds", "pooler_output", "features")
 """What embeddings are called in outputs, the likeliest first: in transformers, and in models of users' own."""
 
+RUNS_ONLY = "a method that only runs the model: 'rise' or 'occlusion'"
+"""The way out where a model has no gradient, or no layer that can be seen."""
+
 
 def follow(output: Any, path: Path) -> Any:
     """What stands at `path` in a model's output."""

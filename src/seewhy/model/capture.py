@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from seewhy.model.batch import Batch
 from seewhy.model.observe import passed_back, sets_grad_mode, untouched, watched
 from seewhy.model.spot import Spot, rerouted
-from seewhy.types import LayerError
+from seewhy.types import RUNS_ONLY, LayerError
 
 INPUT = "<input>"
 """What the model's input is called where it is captured like a layer."""
@@ -190,6 +190,11 @@ def _check_reached(spots: Mapping[str, Spot], kept: Mapping[str, Tensor], calls:
 
 
 def _without_influence(layers: Sequence[str]) -> str:
+    if INPUT in layers:
+        return (
+            "no gradient of the score reaches the images: something on the way has none, such as detach, numpy or a "
+            f"quantised layer; take {RUNS_ONLY}"
+        )
     which = ", ".join(repr(name) for name in layers)
     return (
         f"the score does not depend on layer {which}, so no gradient reaches it; choose a layer between the image and "

@@ -10,7 +10,7 @@ from seewhy.model.owners import Traced
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Grid, Layout, fits
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError
+from seewhy.types import RUNS_ONLY, LayerError
 from seewhy.wording import by, some
 
 
@@ -42,7 +42,7 @@ class Cells:
     @property
     def channels(self) -> int:
         """How many channels it has."""
-        return self.traced.shape[1 if self.layout.kind in ("bc*", "bcn") else -1]
+        return self.traced.shape[1 if self.layout.kind in ("bc*", "bcn", "btc*") else -1]
 
 
 def choose(trace: Trace) -> Choice:
@@ -153,6 +153,15 @@ def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
             "them; use larger images, a pixel method, or name a layer and its axes with layer= and layout="
         )
     alive = with_gradient(trace, found)
+    kinds = {type(module) for module in trace.modules.values()}
+    quantized = next(
+        (kind for kind in kinds if ".quantized" in kind.__module__ and "Packed" not in kind.__name__), None
+    )
+    if not alive and quantized:
+        raise LayerError(
+            f"the score has no gradient at any layer, as the model holds a quantised {quantized.__name__}; explain the "
+            f"model that it was quantised from, or take {RUNS_ONLY}"
+        )
     if not alive:
         raise LayerError(
             f"the score has no gradient at any of the {len(found)} layers with a grid; is the head of the model all "

@@ -17,7 +17,7 @@ from seewhy.model.selection import select
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
-from seewhy.types import LayerError, MethodError, Selection
+from seewhy.types import RUNS_ONLY, LayerError, MethodError, ModelError, Selection
 
 LayerName = str | nn.Module
 
@@ -63,14 +63,14 @@ class Known:
     """
 
     stamp: int
-    head: str | None
-    gated: bool
-    edits: bool
-    squashed: bool
-    headless: bool
     biased: Mapping[str, Spot]
     blocks: Mapping[int, Block] | None
     places: Mapping[_Asked, tuple[Place, ...]]
+    head: str | None = None
+    gated: bool = False
+    edits: bool = False
+    squashed: bool = False
+    headless: bool = False
 
 
 _MEMORY: Memory[Known] = Memory()
@@ -121,14 +121,37 @@ def locate(
             known = None
         missing = {key: layer for key, layer in asked.items() if known is None or key not in known.places}
         if known is None or missing:
-            trace, before = run.trace(), {} if known is None else known.places
-            found = None if known is None else known.blocks
-            if found is None and Auto("tokens") in missing.values():
-                found = blocks(run.model, run.probe())
-            places = {key: _places(trace, layer, found, align, layout) for key, layer in missing.items()}
-            known = _known(trace, stamp, found, {**before, **places})
+            if missing and census.scripted:
+                raise ModelError(
+                    f"the model holds a {census.scripted}, whose layers cannot be observed; pass the module that it "
+                    f"was scripted or traced from, or take 'saliency', or {RUNS_ONLY}"
+                )
+            known = _looked(run, known, stamp, missing, align, layout)
             _MEMORY.put(run.model, run.key(), known)
     return Found(tuple(tuple(place for key in row for place in known.places[key]) for row in keys), known)
+
+
+def _looked(
+    run: Run,
+    known: Known | None,
+    stamp: int,
+    missing: Mapping[_Asked, LayerName | Auto],
+    align: str,
+    layout: str | None,
+) -> Known:
+    """What is known when these layers have been looked for too."""
+    before, found = ({}, None) if known is None else (known.places, known.blocks)
+    try:
+        trace = run.trace()
+    except LayerError:
+        if missing:
+            raise
+        # scores without a gradient: nothing is known of the way to them, which methods that only run the model bear
+        return Known(stamp, biased={}, blocks=None, places=before, edits=True)
+    if found is None and Auto("tokens") in missing.values():
+        found = blocks(run.model, run.probe())
+    places = {key: _places(trace, layer, found, align, layout) for key, layer in missing.items()}
+    return _known(trace, stamp, found, {**before, **places})
 
 
 @torch.inference_mode(False)

@@ -39,6 +39,12 @@ class Census:
         buffers: list[tuple[dict[str, Tensor | None], Mapping[str, Tensor]]] = []
         training: list[nn.Module] = []
         for module in modules:  # it grows on the way
+            if isinstance(module, torch.jit.ScriptModule):
+                within = list(module.modules())
+                parameters += module.parameters()
+                buffers.append((dict(module.named_buffers()), dict(module.named_buffers())))
+                training += [each for each in within if each.training]
+                continue
             state = vars(module)
             if owned := state["_parameters"]:
                 parameters += [parameter for parameter in owned.values() if parameter is not None]
@@ -51,6 +57,11 @@ class Census:
                     known.add(id(child))
                     modules.append(child)
         return Census(modules, parameters, buffers, training, frozenset(map(type, modules)))
+
+    @property
+    def scripted(self) -> str | None:
+        """What kind of scripted or traced module there is, into which no hook reaches; None if there is none."""
+        return next((kind.__name__ for kind in self.kinds if issubclass(kind, torch.jit.ScriptModule)), None)
 
     @property
     def recurrent(self) -> bool:
@@ -78,7 +89,7 @@ def held(model: nn.Module) -> Iterator[Census]:
     """Keep other threads' explanations away, and know the model's parts; inside another `held`, for nothing.
 
     Raises:
-        ModelError: the model is a DataParallel wrapper.
+        ModelError: the model is a DataParallel wrapper, or its parameters are spread over processes.
     """
     with _LOCK:
         known: dict[int, Census] = vars(_HELD).setdefault("census", {})
@@ -175,12 +186,12 @@ def _check_observable(model: nn.Module, census: Census) -> None:
             f"got a {type(model).__name__} wrapper, whose replicas cannot be observed; pass the model inside it, "
             "model.module"
         )
-    for kind in census.kinds:
-        if issubclass(kind, torch.jit.ScriptModule):
-            raise ModelError(
-                f"the model holds a {kind.__name__}, whose inside cannot be observed; pass the module that it was "
-                "scripted or traced from"
-            )
+    spread = {"FullyShardedDataParallel", "FSDPModule"}
+    if any(base.__name__ in spread for kind in census.kinds for base in kind.__mro__):
+        raise ModelError(
+            "got a model wrapped by FSDP, whose parameters are spread over processes; gather its full state dict, load "
+            "that into the plain model, and pass that"
+        )
 
 
 @contextmanager

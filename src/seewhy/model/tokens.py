@@ -26,16 +26,19 @@ class Layout:
     """Where a raw tensor keeps channels and cells: the way from it to `(b c *grid)` and back.
 
     Kinds, by the order of axes: `bc*` (BCHW, BCL, BCDHW), `b*c` (BHWC, BDHWC), `bnc` and `bcn` (tokens, of which those
-    at `positions` are the image's patches, row by row; the others are class, register or detection tokens).
+    at `positions` are the image's patches, row by row; the others are class, register or detection tokens), and `btc*`
+    (BCHW of the frames of videos, one video after the other).
     """
 
-    kind: Literal["bc*", "b*c", "bnc", "bcn"]
+    kind: Literal["bc*", "b*c", "bnc", "bcn", "btc*"]
     grid: Grid
     positions: Positions = range(0)
 
     def __str__(self) -> str:
         axes = _AXES.get(len(self.grid), "*")
-        return {"bc*": f"b c {axes}", "b*c": f"b {axes} c", "bnc": "b n c", "bcn": "b c n"}[self.kind]
+        return {"bc*": f"b c {axes}", "b*c": f"b {axes} c", "bnc": "b n c", "bcn": "b c n", "btc*": "(b t) c h w"}[
+            self.kind
+        ]
 
     def to_cells(self, raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The raw tensor as `(b c *grid)`, a view where the patches stand in a row; other tokens are dropped.
@@ -47,6 +50,8 @@ class Layout:
         channel = -1 - len(self.grid)
         if self.kind == "b*c":
             return raw.movedim(-1, channel)
+        if self.kind == "btc*":
+            return raw.unflatten(channel, (-1, self.grid[0])).transpose(channel, channel + 1)
         tokens = raw if self.kind == "bnc" else raw.transpose(-1, -2)
         if isinstance(self.positions, range):
             patches = tokens.narrow(-2, self.positions.start, len(self.positions))
@@ -58,10 +63,13 @@ class Layout:
         """The raw tensor with these cells; other tokens are those of `raw_like`. `from_cells(to_cells(x), x)` is x."""
         if self.kind == "bc*":
             return cells
-        last = cells.movedim(-1 - len(self.grid), -1)
+        channel = -1 - len(self.grid)
+        if self.kind == "btc*":
+            return cells.transpose(channel, channel + 1).flatten(channel - 1, channel)
+        last = cells.movedim(channel, -1)
         if self.kind == "b*c":
             return last
-        patches = last.flatten(-1 - len(self.grid), -2)
+        patches = last.flatten(channel, -2)
         tokens = raw_like if self.kind == "bnc" else raw_like.transpose(-1, -2)
         where = torch.tensor(tuple(self.positions), device=raw_like.device)
         filled = tokens.index_copy(-2, where, patches.to(tokens.dtype))
@@ -101,7 +109,8 @@ def possible(shape: Sequence[int], size: Sequence[int], clues: Clues) -> list[La
     None: it has no spatial grid (or mixes it into the batch, as windows do). Several: only the caller can tell.
     """
     if not shape or shape[0] != clues.batch:
-        return []
+        of_frames = len(size) == 3 and len(shape) == 4 and clues.channels == 1 and shape[0] == clues.batch * size[0]
+        return [Layout("btc*", (size[0], *shape[2:]))] if of_frames and fits(shape[2:], size[1:]) else []
     if len(shape) == len(size) + 2 and len(size) > 1:
         return _gridded(tuple(shape), size, clues)
     if len(shape) != 3:

@@ -30,7 +30,7 @@ from seewhy.model.kinds import (
 from seewhy.model.observe import outside_inference, passed_back, untouched, watched
 from seewhy.model.outputs import tensors
 from seewhy.model.owners import Seen, Traced, by_name, named, owners_of, rectified_by_function
-from seewhy.types import LayerError, Path
+from seewhy.types import RUNS_ONLY, LayerError, Path
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Trace:
             given = leaf.clone()  # an in-place operation on a leaf is refused by autograd
         args, kwargs = batch.of(given).given
         version = given._version
-        modules = {name: module for name, module in model.named_modules() if name}
+        found = model.named_modules()
+        modules = {name: each for name, each in found if name and not isinstance(each, torch.jit.ScriptModule)}
         seen: list[Seen] = []
 
         def see(name: str, call: int, output: Any) -> None:
@@ -87,7 +88,8 @@ class Trace:
         if root is None:
             raise LayerError(
                 f"the score tensor of shape {tuple(scores.shape)} does not depend on the image, so no layer explains "
-                "it; pass a model whose forward pass is differentiable, without detach, inference_mode or numpy inside"
+                "it; pass a model whose forward pass is differentiable, without detach, inference_mode or numpy inside, "
+                f"or take {RUNS_ONLY}"
             )
         outputs = named(seen, calls)
         nodes = between(root[0], torch.autograd.graph.get_gradient_edge(leaf).node)

@@ -12,10 +12,16 @@ from seewhy.zoo.efficientnet import SIZES, load_efficientnet
 from seewhy.zoo.factory import load_factory
 from seewhy.zoo.hf_models import load_hf
 from seewhy.zoo.loaded import Loaded, Request
+from seewhy.zoo.onnx_models import load_onnx
 from seewhy.zoo.timm_models import load_timm
 from seewhy.zoo.torchvision_models import load_torchvision
 
-SOURCES: dict[str, Callable[[Request], Loaded]] = {"timm": load_timm, "torchvision": load_torchvision, "hf": load_hf}
+SOURCES: dict[str, Callable[[Request], Loaded]] = {
+    "timm": load_timm,
+    "torchvision": load_torchvision,
+    "hf": load_hf,
+    "onnx": load_onnx,
+}
 
 
 def load(
@@ -32,8 +38,9 @@ def load(
     "package.module:factory", where naming a module means importing it.
 
     Args:
-        name: "efficientnet_lite0" (or 1, 2: `seewhy[demo]`), "timm:NAME", "torchvision:NAME", "hf:NAME_OR_FOLDER", or
-            "package.module:factory" for a function without arguments that returns a module or a `Loaded`.
+        name: "efficientnet_lite0" (or 1, 2: `seewhy[demo]`), "timm:NAME", "torchvision:NAME", "hf:NAME_OR_FOLDER",
+            "onnx:FILE", or "package.module:factory" for a function without arguments that returns a module or a
+            `Loaded`.
         weights: None for the library's pretrained weights (which it may download), a .safetensors or .pt file of a
             state dict, or "random" for the bare architecture.
         labels: the class names in index order, or a .txt or .json file of them; with `weights` given, their number
