@@ -54,8 +54,9 @@ class ClassScore:
         path = question.place
         if len(question.shape) > 2:
             raise TargetError(
-                f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); pass a "
-                "function of (output, rows) that returns one score per image, or say which output holds class scores"
+                f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); ask "
+                "Region(class) where there is a score at every pixel, pass a function of (output, rows) that returns "
+                "one score per image, or say by output= which tensor holds class scores"
             )
         listed = self.classes if isinstance(self.classes, tuple) else (self.classes,)
         if len(listed) not in (1, question.images):
