@@ -287,11 +287,11 @@ def test_a_zero_embedding_has_no_direction():
 TEXTS = ["a photo of a cat", "a photo of a dog", "a drawing of a car"]
 
 
-def two_towers(name):
+def two_towers(name, words=8):
     T = pytest.importorskip("transformers", reason="needs the extra hf")
     torch.manual_seed(0)
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {"vocab_size": 50, "max_position_embeddings": 8, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 2}
+    text = {"vocab_size": 50, "max_position_embeddings": words, "eos_token_id": 1, "bos_token_id": 0, "pad_token_id": 2}
     vision = {**small, "image_size": 32, "patch_size": 8}
     config = getattr(T, f"{name}Config")(text_config={**small, **text}, vision_config=vision)
     return getattr(T, f"{name}Model")(config).double().eval()
@@ -331,6 +331,24 @@ def test_texts_keep_their_places_where_the_images_are_changed(method):
         for n in range(3)
     ]
     torch.testing.assert_close(three.map, torch.cat([one.map for one in each]), rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["chefer", "grad_eclip", "attention_rollout", "legrad"])
+@pytest.mark.parametrize("words", [6, 17])  # 17: as many as the image has tokens
+def test_attention_is_followed_through_the_images_tower(method, words):
+    net, given = two_towers("CLIP", words), paired(2, 2)
+    given |= {name: given[name].repeat(1, 3)[:, -words:] for name in ("input_ids", "attention_mask")}
+    same = [
+        seewhy.explain(
+            net,
+            {**given, "input_ids": given["input_ids"][:k], "attention_mask": given["attention_mask"][:k]},
+            0,
+            method,
+        )
+        for k in (1, 2)
+    ]
+    torch.testing.assert_close(same[0].map, same[1].map, rtol=1e-8, atol=1e-10)
+    assert same[0].map.abs().amax((1, 2)).min() > 0
 
 
 def test_the_images_of_a_clip_may_be_compared_with_each_other():

@@ -116,7 +116,7 @@ def attended(
     """
     last = found[max(found)]
     tokens = shown.activations[_tokens_of(last)].shape[last.axis]
-    used = of_tokens(seen, images, tokens)
+    used = of_tokens(seen[: max(found) + 1], images, tokens)
     places = [place for place, each in enumerate(seen) if any(each is kept for kept in used)]
     without = [place for place in places if place not in found]
     if without:

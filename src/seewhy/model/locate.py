@@ -149,7 +149,7 @@ def _looked(
         # scores without a gradient: nothing is known of the way to them, which methods that only run the model bear
         return Known(stamp, biased={}, blocks=None, places=before, edits=True)
     if found is None and Auto("tokens") in missing.values():
-        found = blocks(run.model, run.probe())
+        found = _of_images(trace, blocks(run.model, run.probe()))
     places = {key: _places(trace, layer, found, align, layout) for key, layer in missing.items()}
     return _known(trace, stamp, found, {**before, **places})
 
@@ -190,9 +190,22 @@ def _places(
     return tuple(_place(trace, choice, align, told=isinstance(layer, Auto)) for choice in chosen)
 
 
+def _of_images(trace: Trace, found: Mapping[int, Block]) -> Mapping[int, Block]:
+    """The blocks that the image has a part in: those of a text beside it, where there are as many texts, are none."""
+    return {
+        number: block
+        for number, block in found.items()
+        if any(each.edge and each.edge[0] in trace.positions for each in trace.outputs.get(_name(trace, block), ()))
+    } or found
+
+
+def _name(trace: Trace, block: Block) -> str:
+    spot = block.spot
+    return spot.module if trace.calls[spot.module] == 1 else f"{spot.module}@{spot.call}"
+
+
 def _last_block(trace: Trace, found: Mapping[int, Block]) -> Choice:
-    spot = found[max(found)].spot
-    name = spot.module if trace.calls[spot.module] == 1 else f"{spot.module}@{spot.call}"
+    name = _name(trace, found[max(found)])
     return replace(resolve(trace, name), reason=f"the last of {len(found)} blocks with attention")
 
 
