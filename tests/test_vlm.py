@@ -196,6 +196,32 @@ def test_as_many_words_as_the_image_has_patches_are_no_picture(family, length):
     assert found.layers == (FAMILIES[family][1],)
 
 
+def test_as_many_channels_as_the_image_has_patches_are_no_picture_either():
+    torch.manual_seed(0)
+    config = hf.ViltConfig(**{**EYE, "hidden_size": 16}, vocab_size=9, num_labels=5, max_image_length=-1)
+    inputs = {"pixel_values": torch.randn(1, 3, 32, 32), "input_ids": torch.tensor([[1, 3]])}
+    found = seewhy.explain(hf.ViltForQuestionAnswering(config).eval(), inputs, 1)
+    assert found.layers == ("vilt.embeddings.patch_embeddings",)
+
+
+class Swapped(nn.Module):
+    """A ViT for blue, green, red."""
+
+    def __init__(self):
+        super().__init__()
+        self.vit = hf.ViTForImageClassification(hf.ViTConfig(**EYE, num_labels=3))
+
+    def forward(self, images):
+        return self.vit(images[:, [2, 1, 0]]).logits
+
+
+def test_channels_picked_by_an_index_leave_the_places_in_order():
+    torch.manual_seed(0)
+    found = seewhy.explain(Swapped().eval(), torch.randn(1, 3, 32, 32), 1)
+    assert found.layers == ("vit.vit.layers.0",)
+    assert found.raw[found.layers[0]].shape == (1, 4, 4)
+
+
 def test_a_tokenizer_of_transformers_names_the_words():
     from tokenizers import Tokenizer, models
 

@@ -14,9 +14,9 @@ def layouts_of(trace: Trace, edge: Edge) -> list[Layout]:
     """Every layout that the tensor at this edge can have, by its shape and what the graph tells."""
     if kind(edge[0]).endswith("Softmax") or _is_projection(trace, edge):
         return []  # the inside of an attention: weights of tokens by tokens, queries, keys, values
-    found = possible(shape_of(edge), trace.size, clues_of(trace, edge))
-    rows = ("bnc", "b*c") if len(shape_of(edge)) == 3 and edge[0] in trace.displaced else ()
-    return [layout for layout in found if layout.kind not in rows]
+    if len(shape_of(edge)) == 3 and edge[0] in trace.displaced:
+        return []  # however many rows there are, or channels, which may be as many as places too
+    return possible(shape_of(edge), trace.size, clues_of(trace, edge))
 
 
 def clues_of(trace: Trace, edge: Edge) -> Clues:

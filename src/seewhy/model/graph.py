@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from seewhy.model.kinds import PICKS, PRODUCTS, WEIGHTED
+from seewhy.model.kinds import CHANNELS_FIRST, PICKS, PRODUCTS, WEIGHTED
 
 Edge = tuple[Node, int]
 """A tensor, known by the operation that made it and the number of the output: no activation is held."""
@@ -102,9 +102,11 @@ def displaced_among(nodes: Sequence[Node]) -> frozenset[Node]:
         if kind(node) in PRODUCTS or "Attention" in kind(node):
             asking = node.next_functions[kind(node) == "Baddbmm"][0]
             lost = asking not in on_path or asking in found
-        else:
-            lost = bool(made) and found.issuperset(made)
-        if lost or kind(node) in PICKS:
+        elif kind(node) in PICKS and len(shape_of((node, 0))) < 4:  # of four axes, it is channels that are picked
+            lost = True
+        else:  # what convolves has places in their order
+            lost = bool(made) and found.issuperset(made) and not CHANNELS_FIRST.search(kind(node))
+        if lost:
             found.add(node)
     return frozenset(found)
 
