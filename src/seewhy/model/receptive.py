@@ -60,12 +60,24 @@ def receptive_fields(edge: GradientEdge, leaf: Tensor, rank: int) -> Fields | No
 def _read(node: Node, rank: int) -> list[Edge]:
     """The tensors with a grid that the operation read; a convolution's weights are none of them."""
     read = producers(node)[:1] if kind(node) == "Convolution" else producers(node)
+    read = [_unturned(edge) for edge in read]
     shapes = [shape_of(edge) for edge in read]
     return [
         edge
         for edge, shape in zip(read, shapes, strict=True)
         if len(shape) > rank and any(length > 1 for length in shape[-rank:])
     ]
+
+
+def _unturned(edge: Edge) -> Edge:
+    """Past permutations of the axes that the next one undoes, as where channels that come last are put first again."""
+    while kind(edge[0]) == "Permute" and kind((earlier := producers(edge[0])[0])[0]) == "Permute":
+        first, second = (saved(node, "dims") for node in (earlier[0], edge[0]))
+        rank = len(first)
+        if [first[dim % rank] % rank for dim in second] != list(range(rank)):
+            break
+        edge = producers(earlier[0])[0]
+    return edge
 
 
 def _joinable(one: Fields, other: Fields | None) -> bool:

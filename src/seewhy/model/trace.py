@@ -85,14 +85,15 @@ class Trace:
         with untouched(model), torch.enable_grad(), watched(modules, see) as calls, functions:
             scores = select(model(*args, **kwargs))
         root = edge_of(scores)
-        if root is None:
+        source = torch.autograd.graph.get_gradient_edge(leaf).node
+        nodes = () if root is None else between(root[0], source)
+        if root is None or root[0] not in nodes:
             raise LayerError(
                 f"the score tensor of shape {tuple(scores.shape)} does not depend on the image, so no layer explains "
-                "it; pass a model whose forward pass is differentiable, without detach, inference_mode or numpy inside, "
-                f"or take {RUNS_ONLY}"
+                "it; pass a model whose forward pass is differentiable, without detach, inference_mode or numpy "
+                f"inside, or take {RUNS_ONLY}"
             )
         outputs = named(seen, calls)
-        nodes = between(root[0], torch.autograd.graph.get_gradient_edge(leaf).node)
         owners = owners_of(outputs)
         owners |= rectified_by_function(functions.rectified, owners)
         generator = torch.Generator().manual_seed(0)
