@@ -18,6 +18,19 @@ from seewhy.facts import FACTS
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PAGES = sorted((ROOT / "docs" / "questions").glob("*.md"))
+ON_PAGES = {
+    f"{page.stem} {number}": code
+    for page in PAGES
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    )
+}
+EXTRAS = {
+    "seewhy.load()": "efficientnet_lite_pytorch",
+    "skimage": "skimage",
+    **{f"{word} {name}": name for word in ("from", "import") for name in ("transformers", "timm", "torchvision")},
+}
 
 
 def test_every_block_of_code_is_found() -> None:
@@ -26,11 +39,22 @@ def test_every_block_of_code_is_found() -> None:
 
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
 def test_code_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "seewhy.load()" in code:
-        pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra demo")
+    run(code, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("block", ON_PAGES)
+def test_code_of_the_pages_on_questions_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(ON_PAGES[block], tmp_path, monkeypatch)
+
+
+def run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a block of code in an empty folder; it leaves there exactly what it says."""
+    for what, library in EXTRAS.items():
+        if what in code:
+            pytest.importorskip(library, reason="needs an extra of seewhy's")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)  # a random network may have a map of zeros, which is a warning
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(code, "a page", "exec"), {"__name__": "page"})
     assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'save\("(.*?)"\)', code))
 
 
@@ -99,7 +123,10 @@ def test_the_facts_are_all_told() -> None:
         assert dims or shape == ("list" if name.endswith("_by_layer") or name in LISTS else "function"), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/explain.md", "docs/alignment.md", "docs/quality.md"])
+LINKED = ["README.md", "docs/explain.md", "docs/alignment.md", "docs/quality.md"]
+
+
+@pytest.mark.parametrize("page", LINKED + [str(page.relative_to(ROOT)) for page in PAGES])
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):
