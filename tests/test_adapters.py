@@ -1,6 +1,8 @@
 """Models of other libraries: Keras on its torch backend, and ONNX files; skipped where these are not installed."""
 
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -69,7 +71,9 @@ def test_grad_cam_of_a_keras_model_is_the_papers(keras, inner):
 @pytest.mark.parametrize("method", ["hires_cam", "score_cam", "ablation_cam", "eigen_cam", "saliency", "occlusion"])
 def test_channels_first_and_last_give_the_same_maps(keras, method):
     last, first = functional(keras), functional(keras, data_format="channels_first")
-    first.set_weights(last.get_weights())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Keras' own, of copying arrays
+        first.set_weights(last.get_weights())
     maps = [
         seewhy.explain(last, X, 1, method, align="tile").map,
         seewhy.explain(first, X.permute(0, 3, 1, 2), 1, method, align="tile").map,
@@ -123,10 +127,16 @@ def test_a_photo_becomes_what_a_keras_model_takes(keras):
 
 
 def test_a_keras_model_of_another_backend_is_told_the_way_out():
-    other = type("Functional", (), {"__module__": "keras.src.models.functional", "layers": []})()
-    with pytest.raises(ModelError) as error:
-        seewhy.explain(other, X)
-    assert str(error.value) == OTHER_BACKEND
+    code = """
+import seewhy, torch
+model = type("Functional", (), {"__module__": "keras.src.models.functional", "layers": []})()
+try:
+    seewhy.explain(model, torch.zeros(1, 8, 8, 3))
+except seewhy.ModelError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == OTHER_BACKEND
 
 
 # ONNX
@@ -173,7 +183,7 @@ def test_what_is_wrong_with_an_onnx_file_is_told(network, tmp_path):
     for name, options, text in (
         ("none.onnx", {}, "no file"),
         (str(path), {"weights": "random"}, "brings its own weights; leave weights= out"),
-        (str(tmp_path / "broken.onnx"), {}, "broken.onnx cannot be converted by onnx2torch (DecodeError: "),
+        (str(tmp_path / "broken.onnx"), {}, "broken.onnx cannot be converted by onnx2torch ("),
     ):
         with pytest.raises(ModelError) as error:
             seewhy.load(f"onnx:{name}", **options)
