@@ -9,6 +9,7 @@ from torch.nn import functional as F
 import seewhy
 from seewhy import Similarity
 from seewhy.types import TargetError
+from shared_models import cifar10_resnet
 
 D = 5
 
@@ -374,3 +375,27 @@ def test_backbones_of_transformers_are_read_where_they_pool(name):
     torch.testing.assert_close(e.scores, F.cosine_similarity(f, f.flip(0)))
     assert e.map.abs().amax((1, 2)).min() > 0
     assert "['pooler_output'] is an embedding" in said(lambda: seewhy.explain(net, x))
+
+
+# Trained networks
+
+
+def test_the_heat_of_real_pairs_is_where_their_likeness_is(shared):
+    """CIFAR-10 without the classifier: like classes are alike, and hiding the hottest fifth costs more likeness."""
+    trained = cifar10_resnet(20)
+    net = trained.module
+    net.linear = nn.Identity()
+    photos = [shared / "cifar10" / f"{name}_{n:04}.jpg" for name in trained.labels for n in range(4)]
+    x = torch.stack([trained.preprocess(seewhy.read(photo))[0] for photo in photos])
+    f = F.normalize(net(x).detach(), dim=1)
+    alike = torch.block_diag(*[torch.ones(4, 4)] * 10)
+    cosines = f @ f.mT
+    assert cosines[alike - torch.eye(40) > 0].mean() > cosines[alike == 0].mean() + 0.1
+    partners = [n ^ 1 for n in range(40)]
+    e = seewhy.explain(net, x, Similarity(partners))
+    order, lost = e.map.flatten(1).argsort(1), []
+    for hidden in (order[:, -205:], order[:, :205]):
+        mask = torch.zeros(40, 1024).scatter(1, hidden, 1).reshape(40, 1, 32, 32)
+        covered = net(x * (1 - mask) + x.mean((2, 3), keepdim=True) * mask).detach()
+        lost.append((e.scores - F.cosine_similarity(covered, f[partners])).mean())
+    assert lost[0] > lost[1] + 0.02
