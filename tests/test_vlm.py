@@ -9,10 +9,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import transformers as hf
+from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 
 import seewhy
+from seewhy.data.image import read
+from seewhy.metrics.localization import pixel_auroc
 from seewhy.types import ModelError, TargetError
 
 TOLD = "pad <s> </s> a dog sits on the green grass with red ball"
@@ -296,3 +299,34 @@ def test_rows_of_patches_are_no_images():
     with pytest.raises(ModelError) as told:
         seewhy.explain(nn.Linear(96, 2), given)
     assert "no floating tensor (b c h w) of images" in str(told.value)
+
+
+@pytest.fixture
+def red_circle(shared):
+    import shared_vqa
+
+    image = Image.new("RGB", (64, 64), (238, 236, 240))
+    ImageDraw.Draw(image).ellipse((8, 30, 30, 52), fill=(255, 0, 0))
+    mask = torch.zeros(1, 64, 64, dtype=torch.bool)
+    mask[:, 30:53, 8:31] = True
+    vqa = shared_vqa.easy_vqa()
+    return vqa, vqa.preprocess(read(image))[0][None], mask
+
+
+@pytest.mark.parametrize(("words", "answer"), [("what color is the shape?", "red"), ("is there a red shape?", "yes")])
+def test_a_real_network_answers_by_the_shape(red_circle, words, answer):
+    import shared_vqa
+
+    vqa, image, mask = red_circle
+    question = shared_vqa.words(words)
+    found = seewhy.explain(vqa, image, args=(question,))
+    by_name = seewhy.explain(vqa, {"image": image, "question": question})
+    assert found.target == by_name.target == (answer,)
+    torch.testing.assert_close(found.map, by_name.map)
+    places = seewhy.explain(vqa, image, method="grad_cam_elementwise", args=(question,)).map
+    assert pixel_auroc(places, mask) > 0.8
+    others = seewhy.compare(vqa, image, ["red", "blue", "circle", "yes"], args=(question,), rectify=False)
+    assert others.shape == (4, 1, 1)
+    with pytest.raises(TargetError) as told:
+        seewhy.explain(vqa, image, "purple", args=(question,))
+    assert str(told.value).startswith("no label 'purple'")
