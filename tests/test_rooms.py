@@ -105,6 +105,8 @@ def test_the_public_names():
         "Similarity",
         "Region",
         "Value",
+        "Box",
+        "Candidates",
         "Flips",
         "Noise",
         "Scales",

@@ -62,10 +62,12 @@ from seewhy.methods import winsor_cam as winsor_cam
 from seewhy.methods import xgrad_cam as xgrad_cam
 from seewhy.registry import METHODS as METHODS
 from seewhy.saving import release as _release
+from seewhy.targets.box import Box as Box
 from seewhy.targets.classes import Logit as Logit
 from seewhy.targets.classes import LogProbability as LogProbability
 from seewhy.targets.classes import Probability as Probability
 from seewhy.targets.classes import ReST as ReST
+from seewhy.targets.detections import Candidates as Candidates
 from seewhy.targets.ranked import Contrast as Contrast
 from seewhy.targets.ranked import Rank as Rank
 from seewhy.targets.region import Region as Region

@@ -42,26 +42,27 @@ def answer(
     ways = [(each, each.group(group)) for each, group in product(methods, layers)]
     named = [group != [None] for _, group in product(methods, layers)]
     needed = {name for each in methods for name in each.needed}
-    seen, notes = observe(subject, needed, [group for _, group in ways], manner)
-    resolved = [_resolved(each, seen) for each in questions]
-    explanations: list[Explanation] = []
-    constant: dict[int, Maps] = {}
+    parsed = [None if each is None else parse(each, len(subject.inputs)) for each in questions]
+    seen, notes = observe(subject, needed, [group for _, group in ways], manner, parsed)
+    resolved = [_resolved(each, seen) for each in parsed]
+    explanations: dict[tuple[int, int], Explanation] = {}
     with torch.inference_mode(False), torch.set_grad_enabled(manner.differentiable):
-        for part in chunked(len(resolved), seen.questions_at_once()):
-            asked_now = tuple(target for target, _ in resolved[part])
-            evidence = seen.evidence(asked_now)
-            maps = {**constant, **_maps(seen, evidence, asked_now, [each for each, _ in ways], constant)}
-            constant |= {n: found for n, found in maps.items() if not ways[n][0].method.class_specific}
-            scores = evidence[0].scores.detach()
-            explanations += [
-                replace(
-                    _explanation(seen, target, scores[q], n, each, maps[n], q, [*subject.notes, *notes, *said]),
-                    variant=_variant(each, seen.groups[n] if named[n] else (), manner),
-                )
-                for q, (target, said) in enumerate(resolved[part])
-                for n, (each, _) in enumerate(ways)
-            ]
-    return explanations
+        for view, numbers in seen.views():
+            constant: dict[int, Maps] = {}
+            for part in chunked(len(numbers), view.questions_at_once()):
+                asked_now = tuple(resolved[number][0] for number in numbers[part])
+                evidence = view.evidence(asked_now)
+                maps = {**constant, **_maps(view, evidence, asked_now, [each for each, _ in ways], constant)}
+                constant |= {n: found for n, found in maps.items() if not ways[n][0].method.class_specific}
+                scores = evidence[0].scores.detach()
+                for q, number in enumerate(numbers[part]):
+                    target, said = resolved[number]
+                    told = [*subject.notes, *notes, *said]
+                    for n, (each, _) in enumerate(ways):
+                        explained = _explanation(view, target, scores[q], n, each, maps[n], q, told)
+                        variant = _variant(each, view.groups[n] if named[n] else (), manner)
+                        explanations[number, n] = replace(explained, variant=variant)
+    return [explanations[key] for key in sorted(explanations)]
 
 
 def _maps(

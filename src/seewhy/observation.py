@@ -1,6 +1,6 @@
 """One forward pass of a subject: what the methods need is planned, found, captured, and checked to be numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,13 +19,13 @@ from seewhy.model.attention import attentions
 from seewhy.model.blocks import Attended, attended, spots_of
 from seewhy.model.capture import Capture, capture
 from seewhy.model.head import Head
-from seewhy.model.locate import Auto, Found, LayerName, Place, locate
+from seewhy.model.locate import Auto, Found, LayerName, Place, locate, together, traced
 from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.model.run import Run
 from seewhy.subject import Subject
-from seewhy.targets.question import Question, Squashing
+from seewhy.targets.question import Open, Question, Squashing, extent, resolve, sees, whole
 from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError, follow
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
@@ -84,13 +84,30 @@ class Observation:
     shown: Capture
     attended: Attended | None
     question: Question
+    founds: tuple[Found, ...] = ()
+
+    def views(self) -> Iterator[tuple["Observation", list[int]]]:
+        """The same pass as the questions see it, and which do: those with layers of their own see these alone."""
+        alike: list[tuple[Found, list[int]]] = []
+        for number, found in enumerate(self.founds):
+            same = next((numbers for other, numbers in alike if other.groups == found.groups), None)
+            if same is None:
+                alike.append((found, [number]))
+            else:
+                same.append(number)
+        for found, numbers in alike:
+            yield self if found is self.found else self._narrowed(found), numbers
+
+    def _narrowed(self, found: Found) -> "Observation":
+        known = {place.name for place in found.places} | set(found.known.biased)
+        others = {place.name for place in self.found.places} | set(self.found.known.biased)
+        kept = {name: tensor for name, tensor in self.shown.activations.items() if name in known or name not in others}
+        return replace(self, found=found, shown=replace(self.shown, activations=kept))
 
     @cached_property
     def scores(self) -> Float[Tensor, "b k"]:
         """The model's scores as a matrix, without their graph; without columns where none are known."""
-        if self.question.path is None:
-            return self.subject.inputs.new_zeros(self.question.images, 0)
-        return follow(self.shown.output, self.question.path).detach().float().reshape(self.question.images, -1)
+        return _matrix(self.question, self.subject)
 
     @cached_property
     def probabilities(self) -> Float[Tensor, "b k"]:
@@ -149,9 +166,15 @@ class Observation:
 
 
 def observe(
-    subject: Subject, needed: set[str], groups: Sequence[Group], manner: Manner
+    subject: Subject,
+    needed: set[str],
+    groups: Sequence[Group],
+    manner: Manner,
+    asked: Sequence[Target | Open | None] = (None,),
 ) -> tuple[Observation, list[str]]:
     """Find the layers, run the model, and find its scores; with notes on what was chosen.
+
+    A question that sees what the images show gets layers of its own, found on these; all others share theirs.
 
     Raises:
         LayerError: as `locate`.
@@ -162,14 +185,41 @@ def observe(
     run = Run(subject.module, subject.batch, manner.output)
     plan = Plan.of(needed)
     with held(subject.module):
-        found = locate(run, groups, manner.align, manner.layout)
+        founds = _founds(run, subject, groups, manner, asked)
+        found = together(founds)
         shown, followed = _shown(subject, found, plan, manner)
         if any(shown.activations[place.name].shape[1:] != place.shape[1:] for place in found.places):
             # the model was changed in a way that its parameters do not tell, such as another stride
-            found = locate(run, groups, manner.align, manner.layout, anew=True)
+            founds = _founds(run, subject, groups, manner, asked, anew=True)
+            found = together(founds)
             shown, followed = _shown(subject, found, plan, manner)
-    question, notes = _question(subject, shown, manner.output, found.known.squashed)
-    return Observation(subject, found, plan, manner, shown, followed, question), notes
+    question, notes = _question(subject, shown.output, manner.output, found.known.squashed)
+    return Observation(subject, found, plan, manner, shown, followed, question, tuple(founds)), notes
+
+
+def _founds(
+    run: Run,
+    subject: Subject,
+    groups: Sequence[Group],
+    manner: Manner,
+    asked: Sequence[Target | Open | None],
+    *,
+    anew: bool = False,
+) -> list[Found]:
+    """The layers that each question looks at."""
+    own = {n: each for n, each in enumerate(asked) if each is not None and sees(each) and any(groups)}
+
+    def read(output: Any) -> list[tuple[Tensor, tuple[float, ...]]]:
+        question, _ = _question(subject, output, manner.output, squashed=False)
+        settled = [resolve(each, question, _matrix(question, subject)) for each in own.values()]
+        return [(whole(target, output, subject.batch.rows), extent(target)) for target in settled]
+
+    found = traced(run, groups, read, manner.align, manner.layout) if own else []
+    founds = dict(zip(own, found, strict=True))
+    if len(own) < len(asked):
+        shared = locate(run, groups, manner.align, manner.layout, anew=anew)
+        founds |= dict.fromkeys(set(range(len(asked))) - own.keys(), shared)
+    return [founds[n] for n in range(len(asked))]
 
 
 def _shown(subject: Subject, found: Found, plan: Plan, manner: Manner) -> tuple[Capture, Attended | None]:
@@ -198,22 +248,28 @@ def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Cap
     )
 
 
-def _question(subject: Subject, shown: Capture, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
+def _matrix(question: Question, subject: Subject) -> Float[Tensor, "b k"]:
+    if question.path is None:
+        return subject.inputs.new_zeros(question.images, 0)
+    return follow(question.output, question.path).detach().float().reshape(question.images, -1)
+
+
+def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
     """Where the scores are and what they are; checked to be numbers."""
     images, size = len(subject.inputs), tuple(subject.inputs.shape[2:])
     try:
-        path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown.output, images)
+        path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
     except ModelError as error:  # only questions about classes need them
-        unread = Question(None, (), subject.labels, images, output=shown.output, missing=str(error), size=size)
+        unread = Question(None, (), subject.labels, images, output=shown, missing=str(error), size=size)
         return unread, []
-    scores = read_scores(shown.output, path)
+    scores = read_scores(shown, path)
     if scores.ndim == 0 or len(scores) != images:
         raise ShapeError(
             f"the model returned scores of shape {tuple(scores.shape)} for {images} images; the first "
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
     made = _squashing(scores, squashed)
-    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown.output, size=size)
+    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown, size=size)
     _check_labels(question)
     return question, [note] if note else []
 

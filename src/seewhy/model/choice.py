@@ -1,17 +1,24 @@
 """Which layer to explain where the user names none: found in the graph of a recorded forward pass."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from seewhy.model.clues import is_bare, layouts_of
-from seewhy.model.graph import Edge, kind, saved, shape_of, weighted
+from seewhy.model.graph import Edge, kind, producers, saved, shape_of, weighted
 from seewhy.model.owners import Traced
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Grid, Layout, fits
 from seewhy.model.trace import Trace
 from seewhy.types import RUNS_ONLY, LayerError
 from seewhy.wording import by, some
+
+_MOST = 0.75
+"""Of a box; the region that a head of two stages pools for it is seldom all of it."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,64 @@ def choose(trace: Trace) -> Choice:
     return _off_the_cut(trace, skipped)
 
 
+def around(trace: Trace) -> list[Choice]:
+    """The layers to explain a score about one place of the image by, such as a box's; none where `choose` decides.
+
+    As `choose`, but for tensors whose gradient spans less of the picture than that place: in a head, where each cell
+    has its own box, they show little more than which cell it was. Where levels of a pyramid are joined as tokens
+    ahead of such a tensor, it is each level's.
+    """
+    at = {edge: position for position, edge in enumerate(trace.cuts)}
+    join = next((edge for edge in trace.cuts if _joins_levels(trace, edge)), None)
+    crossed = _crossed(trace, partial(_spans, trace))
+    for cells in crossed:
+        if join and at[join] < at[cells.edge]:
+            return [choice for part in _on_the_way(trace, join) for choice in around(trace.upto(part))]
+        found = _ahead_of_pooling(trace, cells, crossed, [])
+        grid = by(found.grid)
+        reason = f"the last {grid} tensor that everything told of the box crosses and whose gradient spans the box"
+        return [replace(found, reason=reason, notes=())]
+    return []
+
+
+def _joins_levels(trace: Trace, edge: Edge) -> bool:
+    """Whether tokens of grids of several lengths become one sequence there."""
+    parts = _on_the_way(trace, edge) if kind(edge[0]) == "Cat" and len(shape_of(edge)) < trace.image.ndim else []
+    several = len({shape_of(part) for part in parts}) > 1
+    (gradient,) = trace.gradients([edge]) if several else (None,)
+    return gradient is not None and not _is_single(gradient)
+
+
+def _on_the_way(trace: Trace, edge: Edge) -> list[Edge]:
+    return [part for part in producers(edge[0]) if part[0] in trace.positions]
+
+
+def _is_single(gradient: Float[Tensor, "b *axes"]) -> bool:
+    """Whether in every image only one index along some axis has a gradient: a candidate among others, no features."""
+    reached, axes = gradient != 0, range(1, gradient.ndim)
+    counts = [reached.movedim(axis, 1).flatten(2).any(2).sum(1) for axis in axes if gradient.shape[axis] > 1]
+    return any(bool((count <= 1).all()) for count in counts)
+
+
+def _spans(trace: Trace, cells: Cells) -> bool:
+    """Whether the cells with a gradient reach along every axis over most of what the score is about."""
+    (gradient,) = trace.gradients([cells.edge])
+    if gradient is None or not trace.extent or _is_single(gradient):
+        return False
+    reached = (cells.layout.to_cells(gradient) != 0).flatten(0, 1).any(0)
+    axes = zip(range(reached.ndim), trace.extent, trace.size, strict=True)
+    return bool(reached.any()) and all(
+        _length(reached, axis) * pixels >= _MOST * extent * reached.shape[axis] for axis, extent, pixels in axes
+    )
+
+
+def _length(reached: Bool[Tensor, "*grid"], axis: int) -> int:
+    """How many cells along an axis lie from the first to the last that is reached."""
+    others = [other for other in range(reached.ndim) if other != axis]
+    places = (reached.any(others) if others else reached).nonzero()[:, 0]
+    return int(places[-1] - places[0]) + 1
+
+
 def _is_dense(trace: Trace) -> bool:
     shape = shape_of(trace.score)
     grids = [grid for grid in (shape[2:], shape[1:-1]) if len(grid) == len(trace.size) and prod(grid) > 1]
@@ -79,11 +144,11 @@ def _read(trace: Trace, traced: Traced, edge: Edge) -> list[Cells]:
     return [Cells(traced, edge, layout) for layout in layouts_of(trace, edge) if prod(layout.grid) > 1]
 
 
-def _crossed(trace: Trace) -> Iterator[Cells]:
-    """Layers with a grid on every path, from the score towards the image."""
+def _crossed(trace: Trace, taken: Callable[[Cells], bool] = lambda _cells: True) -> Iterator[Cells]:
+    """Layers with a grid on every path, from the score towards the image; those that are taken at all."""
     for edge in trace.cuts:
         traced = trace.owners.get(edge)
-        readings = _read(trace, traced, edge) if traced else []
+        readings = [cells for cells in _read(trace, traced, edge) if taken(cells)] if traced else []
         if traced and len(readings) > 1:
             choices = " or ".join(f'layout="{cells.layout}" (grid {by(cells.layout.grid)})' for cells in readings)
             raise LayerError(

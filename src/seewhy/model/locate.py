@@ -12,7 +12,7 @@ from seewhy.model.biases import biased
 from seewhy.model.blocks import Block, blocks
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, resolve
 from seewhy.model.observe import held, passed_back
-from seewhy.model.run import Run
+from seewhy.model.run import Reading, Run
 from seewhy.model.selection import select
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
@@ -109,10 +109,7 @@ def locate(
         LayerError: a layer that is not there, is ambiguous, has no grid, or does not influence the scores.
         MethodError: an unknown kind of alignment.
     """
-    if align not in _KINDS:
-        raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
-    if layout is not None and any(isinstance(layer, Auto) for group in groups for layer in group):
-        raise LayerError(f"layout={layout!r} says how a named layer is laid out; name the layer too: layer=...")
+    _check(groups, align, layout)
     keys = [[(_remembered_as(layer), align, layout) for layer in group] for group in groups]
     asked = {key: layer for row, group in zip(keys, groups, strict=True) for key, layer in zip(row, group, strict=True)}
     with held(run.model) as census:
@@ -155,9 +152,89 @@ def _looked(
 
 
 @torch.inference_mode(False)
+def traced(
+    run: Run,
+    groups: Sequence[Sequence[LayerName | Auto]],
+    read: Reading,
+    align: str = "measured",
+    layout: str | None = None,
+) -> list[Found]:
+    """The layers of each group for each of several numbers, whose way depends on what the images show.
+
+    It costs one recorded forward pass on the images for all of them, and a backward pass for each, of which nothing is
+    remembered. Where a layer's cells look does not depend on the images, and is found as in `locate` if it can be.
+
+    Args:
+        run: the model with its images.
+        groups: as in `locate`.
+        read: from the model's output to the numbers, see `Reading`.
+        align: as in `locate`.
+        layout: as in `locate`.
+
+    Raises:
+        LayerError, MethodError: as `locate`; also where a named layer is not on the way to one of the numbers.
+    """
+    _check(groups, align, layout)
+    with held(run.model) as census:
+        wanted = {layer for group in groups for layer in group}
+        found = blocks(run.model, run.probe()) if Auto("tokens") in wanted else None
+        own = [_found(trace, groups, found, census.stamp(), align, layout) for trace in run.traces(read)]
+        return [replace(each, groups=_laid_alike(run, each.groups, align, layout)) for each in own]
+
+
+def _laid_alike(
+    run: Run, groups: Sequence[Sequence[Place]], align: str, layout: str | None
+) -> tuple[tuple[Place, ...], ...]:
+    """The layers with the placement that they have for all images; their own where these do not run on noise."""
+    names = list(dict.fromkeys(place.name for group in groups for place in group))
+    try:
+        usual = locate(run, [[name] for name in names], align, layout).places
+    except LayerError:
+        return tuple(map(tuple, groups))
+    known = {place.name: place for place in usual}
+    return tuple(
+        tuple(replace(known[place.name], notes=(*place.notes[:1], *known[place.name].notes)) for place in group)
+        for group in groups
+    )
+
+
+def together(founds: Sequence[Found]) -> Found:
+    """Everything that several questions look at, to be captured in one pass."""
+    founds = list({id(found): found for found in founds}.values())
+    if len(founds) == 1:
+        return founds[0]
+    biases = {name: spot for found in founds for name, spot in found.known.biased.items()}
+    known = replace(founds[0].known, biased=biases)
+    return Found(tuple(group for found in founds for group in found.groups), known)
+
+
+@torch.inference_mode(False)
 def listed(run: Run) -> list[Candidate]:
     """Every layer that a map can be made of, in the order in which they run."""
     return candidates(run.trace())
+
+
+def _check(groups: Sequence[Sequence[LayerName | Auto]], align: str, layout: str | None) -> None:
+    if align not in _KINDS:
+        raise MethodError(f"align is {align!r}; choose one of {', '.join(map(repr, _KINDS))}")
+    if layout is not None and any(isinstance(layer, Auto) for group in groups for layer in group):
+        raise LayerError(f"layout={layout!r} says how a named layer is laid out; name the layer too: layer=...")
+
+
+def _found(
+    trace: Trace,
+    groups: Sequence[Sequence[LayerName | Auto]],
+    found: Mapping[int, Block] | None,
+    stamp: int,
+    align: str,
+    layout: str | None,
+) -> Found:
+    made: dict[LayerName | Auto, tuple[Place, ...]] = {}
+    for layer in (layer for group in groups for layer in group):
+        if layer not in made:
+            made[layer] = _places(trace, layer, found, align, layout)
+    known = _known(trace, stamp, found, {})
+    return Found(tuple(tuple(place for layer in group for place in made[layer]) for group in groups), known)
 
 
 def _remembered_as(layer: LayerName | Auto) -> str | int | Auto:

@@ -1,6 +1,6 @@
 """A model with the inputs that it is to be run on, and its recorded run on noise in their place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,10 @@ from seewhy.model.outputs import read_scores, score_path, tensors
 from seewhy.model.trace import Trace
 from seewhy.types import ModelError, Path, SeewhyError
 
+Reading = Callable[[Any], Sequence[tuple[Tensor, tuple[float, ...]]]]
+"""From a model's output to several scores, each with one number for each image, and how many pixels what each is about
+takes up along each axis."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -24,8 +28,26 @@ class Run:
 
     def trace(self) -> Trace:
         """One recorded forward pass on noise: what is found does not depend on which photo came first."""
+        return self._recorded(self.probe(), self._scores)
+
+    def traces(self, read: Reading) -> list[Trace]:
+        """One recorded forward pass on the images themselves, seen from each of the numbers that are read of it.
+
+        Args:
+            read: what is read.
+        """
+        found: list[tuple[Tensor, tuple[float, ...]]] = []
+
+        def scores(output: Any) -> Tensor:
+            found.extend(read(output))
+            return torch.stack([number for number, _ in found])
+
+        whole = self._recorded(self.batch, scores)
+        return [whole.about(number, extent) for number, extent in found]
+
+    def _recorded(self, batch: Batch, scores: Callable[[Any], Tensor]) -> Trace:
         try:
-            return Trace.of(self.model, self.probe(), self._scores)
+            return Trace.of(self.model, batch, scores)
         except (torch.OutOfMemoryError, SeewhyError):
             raise
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # what models refuse images with

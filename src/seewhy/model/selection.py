@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch.autograd.graph import Node
 
-from seewhy.model.choice import Cells, Choice, choose, spatial, with_gradient
+from seewhy.model.choice import Cells, Choice, around, choose, spatial, with_gradient
 from seewhy.model.graph import kind, producers
 from seewhy.model.kinds import ACTIVATIONS
 from seewhy.model.trace import Trace
@@ -18,15 +18,19 @@ COARSE = 10
 def select(trace: Trace, which: Selection) -> list[Choice]:
     """The layers, shallow to deep.
 
-    `last`: `choose`. `pair`: that, where its grid is coarse after the deepest rectified tensor of twice the grid, of
-    those that every path crosses if there is one. `convolutions`: what every convolution puts out.
+    `last`: `choose`; of a score about one place, `around`, and nothing but that where it finds several levels. `pair`:
+    that, where its grid is coarse after the deepest rectified tensor of twice the grid, of those that every path
+    crosses if there is one. `convolutions`: what every convolution puts out.
 
     Raises:
         LayerError: there is none.
     """
     if which == "convolutions":
         return _convolutions(trace)
-    last = choose(trace)
+    levels = around(trace) if trace.extent else []
+    if len(levels) > 1:
+        return levels
+    last = levels[0] if levels else choose(trace)
     if which == "last":
         return [last]
     if min(last.grid) >= COARSE:

@@ -5,7 +5,7 @@ activation is held by name, and an in-place operation after a module does not bl
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -38,7 +38,8 @@ class Trace:
     """A model's forward pass on a probe, recorded as a graph from the score tensor back to the image.
 
     `gated`: the model ran a part that could have a gradient inside a `no_grad` or `enable_grad` block of its own, which
-    the record does not follow. `edited`: the model wrote into its input.
+    the record does not follow. `edited`: the model wrote into its input. `extent`: for a score about one place of the
+    image, how many pixels along each axis that takes up.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class Trace:
     joined: Mapping[Node, tuple[int, ...]]
     gated: bool
     edited: bool
+    extent: tuple[float, ...] | None = None
 
     @staticmethod
     def of(model: nn.Module, batch: Batch, select: Callable[[Any], Tensor]) -> "Trace":
@@ -114,6 +116,69 @@ class Trace:
             gated=functions.gated,
             edited=given._version != version,
         )
+
+    def about(self, score: Float[Tensor, " b"], extent: tuple[float, ...]) -> "Trace":
+        """The same pass with one of its numbers as the score: only what has a gradient of it is on the way.
+
+        Of several levels that a detector joins, a box stands in one; the others get a gradient of zeros.
+
+        Args:
+            score: one number for each image.
+            extent: how many pixels along each axis that takes up which it is about.
+
+        Raises:
+            LayerError: the number does not depend on the image.
+        """
+        root = edge_of(score)
+        reached = between(root[0], self.nodes[-1]) if root else ()
+        alive = self._reached(score, reached)
+        onward = {self.nodes[-1]}
+        for node in reversed(reached):
+            if node in alive and any(producer in onward for producer, _ in producers(node)):
+                onward.add(node)
+        nodes = tuple(node for node in reached if node in onward)
+        if root is None or len(nodes) < 2:
+            raise LayerError(
+                "what is asked about has no gradient with respect to the image, so no layer explains it; does the "
+                "model detach it, or round it? Ask for another number, or use a method without gradients and a layer"
+            )
+        return self.within(nodes, root, score=root, projection=torch.ones_like(score), extent=extent)
+
+    def upto(self, edge: Edge) -> "Trace":
+        """What of the way lies ahead of this tensor; the score stays."""
+        ahead = set(between(edge[0], self.nodes[-1]))
+        return self.within(tuple(node for node in self.nodes if node in ahead), edge)
+
+    def within(self, nodes: tuple[Node, ...], root: Edge, **changes: Any) -> "Trace":
+        """With these nodes alone on the way to `root`."""
+        return replace(
+            self,
+            nodes=nodes,
+            positions={node: position for position, node in enumerate(nodes)},
+            readers=readers_of(nodes),
+            cuts=cuts_between(nodes, root),
+            **changes,
+        )
+
+    def _reached(self, score: Float[Tensor, " b"], nodes: Sequence[Node]) -> set[Node]:
+        """The nodes at which the score's gradient is not zero."""
+        alive: set[Node] = set()
+
+        def of(node: Node) -> Callable[[Sequence[Tensor | None]], None]:
+            def see(gradients: Sequence[Tensor | None]) -> None:
+                if any(gradient is not None and bool(gradient.any()) for gradient in gradients):
+                    alive.add(node)
+
+            return see
+
+        handles = [node.register_prehook(of(node)) for node in nodes]
+        try:
+            with passed_back(self.model):
+                torch.autograd.grad(score, self.image, torch.ones_like(score), retain_graph=True, allow_unused=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return alive
 
     @property
     def squashed(self) -> bool:

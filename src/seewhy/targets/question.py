@@ -118,6 +118,31 @@ def scored(target: Target | Open, output: Any, rows: Rows) -> Scores:
     return score
 
 
+def whole(target: Target, output: Any, rows: Rows) -> Scores:
+    """A number for each row that depends on everything that the output tells of what is asked about.
+
+    Of a box, on its class and on every edge: layers on the way to one of them alone are the head's, not the box's.
+    """
+    if isinstance(target, Sum):
+        return cast(Tensor, sum(whole(cast(Target, part), output, rows) for _, part in target.terms))
+    if isinstance(target, Each):
+        parts = torch.stack([whole(cast(Target, part), output, rows) for part in target.targets])
+        return parts.gather(0, rows[None].to(parts.device))[0]
+    own = getattr(target, "whole", None)
+    return own(output, rows) if own else scored(target, output, rows)
+
+
+def extent(target: Target) -> tuple[float, ...]:
+    """How many pixels along each axis it takes up what a target is about: the largest of its parts, in any image."""
+    sizes = [own for leaf in leaves(target) if (own := getattr(leaf, "extent", None))]
+    return tuple(max(lengths) for lengths in zip(*sizes, strict=True))
+
+
+def sees(target: Target | Open) -> bool:
+    """Whether what a question reads depends on what the images show, as a detector's list of boxes does."""
+    return any(getattr(leaf, "sees", False) for leaf in leaves(target))
+
+
 def as_target(function: Callable[..., Any]) -> Target:
     """A function as a target: one of the output alone is one too, the rows are then not passed on.
 

@@ -1,0 +1,202 @@
+"""A box of the clean pass, in the outputs of changed copies: known by its place there, or by its likeness."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from seewhy.targets.detections import Candidates, Decode, Pick, decoded, overlaps
+from seewhy.targets.question import Move, Question
+from seewhy.types import Rows, Scores, TargetError
+
+Read = Literal["class", "objectness", "score", "x0", "y0", "x1", "y1"]
+"""What of a box shall be explained."""
+_EDGES = ("x0", "y0", "x1", "y1")
+_WORDS: Mapping[Read, str] = {
+    "class": "{}",
+    "objectness": "objectness of {}",
+    "score": "score of {}",
+    "x0": "left edge of {}",
+    "y0": "upper edge of {}",
+    "x1": "right edge of {}",
+    "y1": "lower edge of {}",
+}
+_MIXED = (1.0, -1.4, 1.7, -2.2, 2.6, 3.3, -4.1)
+"""Weights of a sum of several readings: no two edges cancel, as x0 and x1 of a width would."""
+_NOTE = (
+    "a box is read at few places: methods that weigh whole channels, such as grad_cam, also show what else these "
+    "channels see; hires_cam keeps to the box"
+)
+_SAME = 0.999
+"""From this IoU on, a detection of a copy is the very one of the clean pass."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Boxes of a head that puts out a number of candidates: on every copy the same candidate of the same class.
+
+    Args:
+        picks: the box of each image; images that are not asked about answer 0.
+        read: what is read of it.
+        size: of the images, (h, w).
+        decode: from the output to its candidates.
+        count: how many there are.
+    """
+
+    picks: Mapping[int, Pick]
+    read: Read
+    size: tuple[int, ...]
+    decode: Decode
+    count: int
+
+    def __call__(self, output: Any, rows: Rows) -> Scores:
+        """What is read of each row's box."""
+        return self._read(self._candidates(output), (self.read,), rows)
+
+    def whole(self, output: Any, rows: Rows) -> Scores:
+        """A sum of all that the output tells of each row's box."""
+        candidates = self._candidates(output)
+        told = ("class", "score", *_EDGES, *(() if candidates.objectness is None else ("objectness",)))
+        return self._read(candidates, cast(tuple[Read, ...], told), rows)
+
+    @property
+    def note(self) -> str:
+        """What is to be said of every map of a box."""
+        return _NOTE
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Height and width of the largest box, as far as it lies in the image."""
+        return _extent(self.picks, self.size)
+
+    def moved(self, move: Move) -> "Kept":
+        """Itself, where changed copies have the image's pixels where they were.
+
+        Raises:
+            TargetError: they have them elsewhere.
+        """
+        _check_unmoved(move, self.size)
+        return self
+
+    def told(self, question: Question, image: int) -> str:
+        """The box in words."""
+        return _told(self.picks, self.read, question, image)
+
+    def _candidates(self, output: Any) -> Candidates:
+        found = decoded(self.decode, output)
+        if found.boxes.shape[1] != self.count:
+            raise TargetError(
+                f"a changed copy has {found.boxes.shape[1]} candidates, the image {self.count}; a box is known by its "
+                "place among them, so leave changes of the size out, such as Scales()"
+            )
+        return found
+
+    def _read(self, found: Candidates, several: tuple[Read, ...], rows: Rows) -> Scores:
+        images = cast(list[int], rows.tolist())
+        known = [n in self.picks for n in images]
+        picks = [self.picks.get(n, next(iter(self.picks.values()))) for n in images]
+        at = torch.tensor([[j, pick.candidate, pick.label] for j, pick in enumerate(picks)], device=rows.device).T
+        parts = [weight * self._number(found, each, at) for weight, each in zip(_MIXED, several, strict=False)]
+        return cast(Tensor, sum(parts)) * torch.tensor(known, device=rows.device)
+
+    def _number(self, found: Candidates, read: Read, at: Tensor) -> Scores:
+        row, candidate, label = at
+        if read in _EDGES:
+            return found.pixels(self.size)[row, candidate, _EDGES.index(read)]
+        if read == "objectness":
+            return cast(Tensor, found.objectness)[row, candidate]
+        return (found.scores if read == "class" else found.ranked())[row, candidate, label]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Boxes of a model that puts out a list of what it found: on every copy the likest of the same class, see `Box`.
+
+    Args:
+        picks: the box of each image; images that are not asked about answer 0.
+        read: what is read of it.
+        size: of the images, (h, w).
+    """
+
+    picks: Mapping[int, Pick]
+    read: Read
+    size: tuple[int, ...]
+
+    def __call__(self, output: Any, rows: Rows) -> Scores:
+        """How well each row's box is found; or an edge of the likest detection."""
+        images = cast(list[int], rows.tolist())
+        return torch.stack([self._of(output[j], self.picks.get(n)) for j, n in enumerate(images)])
+
+    def whole(self, output: Any, rows: Rows) -> Scores:
+        """A sum of all that the output tells of each row's box, on the clean pass."""
+        asked = [(j, self.picks[n]) for j, n in enumerate(cast(list[int], rows.tolist())) if n in self.picks]
+        total = torch.stack([0 * of["scores"].sum() for of in output])
+        for j, pick in asked:
+            read = (*output[j]["boxes"][pick.candidate], output[j]["scores"][pick.candidate])
+            mixed = cast(Tensor, sum(weight * part for weight, part in zip(_MIXED, read, strict=False)))
+            total = total.index_add(0, torch.tensor([j], device=total.device), mixed[None])
+        return total
+
+    @property
+    def note(self) -> str:
+        """What is to be said of every map of a box."""
+        return _NOTE
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Height and width of the largest box, as far as it lies in the image."""
+        return _extent(self.picks, self.size)
+
+    def moved(self, move: Move) -> "Matched":
+        """Itself, where changed copies have the image's pixels where they were.
+
+        Raises:
+            TargetError: they have them elsewhere.
+        """
+        _check_unmoved(move, self.size)
+        return self
+
+    def told(self, question: Question, image: int) -> str:
+        """The box in words."""
+        return _told(self.picks, self.read, question, image)
+
+    def _of(self, found: Mapping[str, Tensor], pick: Pick | None) -> Float[Tensor, ""]:
+        scores, nothing = found["scores"], 0 * found["scores"].sum()
+        if pick is None:
+            return nothing
+        alike = overlaps(found["boxes"].detach().new_tensor([pick.box]), found["boxes"].detach())[0]
+        alike = alike * (found["labels"] == pick.label)
+        likeness = alike * scores.detach() + 2 * (alike > _SAME)
+        best = int(likeness.argmax()) if len(scores) else 0
+        lost = not len(scores) or float(likeness[best]) <= 0
+        if self.read in _EDGES:
+            if lost:
+                raise TargetError(
+                    f"on a changed copy the detector finds no such box any more, so it has no edge {self.read!r}; use "
+                    "a method that goes by gradients, or read the 'class'"
+                )
+            return found["boxes"][best, _EDGES.index(self.read)]
+        return nothing if lost else alike[best] * scores[best]
+
+
+def _extent(picks: Mapping[int, Pick], size: tuple[int, ...]) -> tuple[float, ...]:
+    boxes = [pick.box for pick in picks.values()]
+    spans = [(min(y1, size[0]) - max(y0, 0), min(x1, size[1]) - max(x0, 0)) for x0, y0, x1, y1 in boxes]
+    return tuple(max(lengths) for lengths in zip(*spans, strict=True))
+
+
+def _told(picks: Mapping[int, Pick], read: Read, question: Question, image: int) -> str:
+    return _WORDS[read].format(picks[image].told(question)) if image in picks else "no box"
+
+
+def _check_unmoved(move: Move, size: tuple[int, ...]) -> None:
+    pixels = torch.rand(1, *size, generator=torch.Generator().manual_seed(0)) < 0.5
+    there = move(pixels)
+    if there.shape != pixels.shape or not torch.equal(there.cpu(), pixels):
+        raise TargetError(
+            "a box is known by its place, and flipped or scaled copies have it elsewhere; take ensemble=Noise(), or "
+            "none, and a method without flips and scales, such as 'hires_cam'"
+        )
