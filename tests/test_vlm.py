@@ -208,21 +208,39 @@ def test_as_many_channels_as_the_image_has_patches_are_no_picture_either():
 
 
 class Swapped(nn.Module):
-    """A ViT for blue, green, red."""
+    """Patches by a linear map, for blue, green, red."""
 
     def __init__(self):
         super().__init__()
-        self.vit = hf.ViTForImageClassification(hf.ViTConfig(**EYE, num_labels=3))
+        self.patch, self.out = nn.Linear(3 * 64, 12), nn.Linear(12, 3)
 
     def forward(self, images):
-        return self.vit(images[:, [2, 1, 0]]).logits
+        cut = images[:, [2, 1, 0]].unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5)
+        return self.out(self.patch(cut.flatten(3).flatten(1, 2)).relu().mean(1))
 
 
-def test_channels_picked_by_an_index_leave_the_places_in_order():
+class Leads(nn.Module):
+    """Some leads of a signal."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv1d(2, 12, 3, 2), nn.Linear(12, 3)
+
+    def forward(self, signals):
+        return self.out(self.conv(signals[:, [2, 0]]).relu().mean(2))
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "layer", "grid"),
+    [(Swapped, torch.randn(1, 3, 32, 32), "patch", (4, 4)), (Leads, torch.randn(1, 3, 33), "conv", (16,))],
+)
+def test_channels_picked_by_an_index_leave_the_places_in_order(model, images, layer, grid):
     torch.manual_seed(0)
-    found = seewhy.explain(Swapped().eval(), torch.randn(1, 3, 32, 32), 1)
-    assert found.layers == ("vit.vit.layers.0",)
-    assert found.raw[found.layers[0]].shape == (1, 4, 4)
+    found = seewhy.explain(model().eval(), images, 1)
+    ((name, cells),) = found.raw.items()
+    assert name.startswith(layer)
+    assert cells.shape[1:] == grid
+    assert cells.abs().max() > 0
 
 
 def test_a_tokenizer_of_transformers_names_the_words():
