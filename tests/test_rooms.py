@@ -102,6 +102,7 @@ def test_the_public_names():
         "Rank",
         "ReST",
         "Contrast",
+        "Sentence",
         "Similarity",
         "Region",
         "Value",
