@@ -36,8 +36,8 @@ class Explanation:
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
         units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum;
             `squared`: the spread of an ensemble.
-        variant: what was chosen beyond the usual (layers by name, the signed form, another alignment, an ensemble), which
-            the names of files tell.
+        variant: what was chosen beyond the usual (layers by name, the signed form, another alignment, an ensemble); the
+            names of files tell it.
         residual: by how much the parts of a method whose parts should sum to the score (integrated gradients, FullGrad)
             do not, for each image, in units of the score; None: nothing of the kind is promised.
         verdict: whether the map may be believed; None: not checked.

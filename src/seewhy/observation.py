@@ -275,7 +275,7 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
 
 
 def _squashing(scores: Tensor, squashed: bool) -> Squashing | None:
-    """What made the scores probabilities: a softmax if the classes sum to 1, else a sigmoid if the graph tells of one."""
+    """What made the scores probabilities: a softmax if classes sum to 1, else a sigmoid if the graph tells of one."""
     tolerance = max(1e-3, 8 * torch.finfo(scores.dtype).eps * squashed)  # a known softmax sums as precisely as it can
     several = scores.ndim > 1 and scores.shape[1] > 1 and bool((scores >= 0).all())
     if several and bool((scores.float().sum(1) - 1).abs().max() < tolerance):

@@ -4,8 +4,9 @@ Axes: `b` images, `c` channels, `h w` pixels, `*s` the model's input size, `*gri
 `n` tokens, `k` classes, `q` questions, `m` rows of an output (each made from one of the `b` images).
 """
 
+from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -48,7 +49,8 @@ RUNS_ONLY = "a method that only runs the model: 'rise' or 'occlusion'"
 def follow(output: Any, path: Path) -> Any:
     """What stands at `path` in a model's output."""
     for step in path:
-        output = getattr(output, step) if is_dataclass(output) and isinstance(step, str) else output[step]
+        by_name = isinstance(step, str) and not isinstance(output, Mapping) and is_dataclass(output)
+        output = getattr(output, str(step)) if by_name else cast(Any, output)[step]
     return output
 
 
