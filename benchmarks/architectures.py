@@ -79,6 +79,9 @@ REMARKS = {
     "hiera_tiny_224": 'tokens are unrolled by windows, and no tensor shows the later grids; layer="blocks.11", '
     'layout="b n c" works',
     "HieraForImageClassification": "tokens are unrolled by windows, and no tensor shows the later grids",
+    "MAnet": "the decoder's first convolution is as wide as the encoder's end, on its grid",
+    "PSPNet": "the decoder is wider than the encoder, on the same grid",
+    "PAN": "the decoder looks at coarser grids than the encoder",
     "DPTForSemanticSegmentation": "the neck strides to a grid coarser than the encoder's",
 }
 # expectations that were changed after a first run had differed: what was expected first, and why that was not right
@@ -103,6 +106,10 @@ MENDED = {
     "PvtV2ForImageClassification": "pvt_v2.encoder.layers.3; the encoder puts out the same tensor",
     "CvtForImageClassification": "cvt.encoder.stages.2; the class token alone is read after its last block",
     "LevitForImageClassification": "levit.encoder; a record around the tensor of its last stage",
+    "EfficientNetBN, 2-D": "_swish@17; it is the second call of this module, as blocks have their own",
+    "UNet, 3-D": "model.1.submodule.1.submodule; what was skipped is joined there, and all paths cross it",
+    "AttentionUnet, 3-D": "model.1.submodule.1.submodule.1; the same tensor, named by the part around it",
+    "UPerNet": "encoder.layer4; this is its norm, and no less wide",
     "TextNetForImageClassification": "textnet.encoder; a record around the tensor of its last stage",
 }
 
@@ -351,6 +358,9 @@ def transformers_cases() -> Iterator[Case]:
     yield case("SwiftFormer", "swiftformer.norm|norm", 7)
     yield case("Hiera", "hiera.encoder.stages.3", 7, depths=[1, 1, 2, 1], embed_dim=48)
     yield case("TextNet", "textnet.encoder.stages.3", 7)
+    video = {**small, "image_size": 64, "num_frames": 8, "image": (3, 8, 64, 64)}
+    yield case("VideoMAE", "videomae.encoder.layer.3", (4, 4, 4), "ForVideoClassification", **video)
+    yield case("Vivit", "vivit.layers.2|vivit.encoder.layer.2", (4, 4, 4), "ForVideoClassification", **video)
     yield case("UperNet", "backbone.encoder.stages.3", 7, "ForSemanticSegmentation", backbone_config=None)
     yield case(
         "DPT",
@@ -372,6 +382,60 @@ def other_cases() -> Iterator[Case]:
     yield Case("efficientnet_lite_pytorch", "efficientnet-lite0", "_swish@2|_relu@2", (7, 7), lite)
 
 
+def monai_cases() -> Iterator[Case]:
+    from monai.networks import nets
+
+    def case(name: str, expected: str, grid: tuple[int, ...], colors: int = 3, side: int = 224, **options: Any) -> Case:
+        axes = len(grid)
+        sizes = {"spatial_dims": axes} if name != "ViT" else {"spatial_dims": axes, "img_size": (side,) * axes}
+        return Case(
+            "monai",
+            f"{name}, {axes}-D",
+            expected,
+            grid,
+            lambda: getattr(nets, name)(**sizes, **options),
+            (colors, *(side,) * axes),
+        )
+
+    yield case("DenseNet121", "class_layers.relu", (7, 7), in_channels=3, out_channels=4)
+    yield case("DenseNet121", "class_layers.relu", (2, 2, 2), 1, 64, in_channels=1, out_channels=4)
+    yield case("resnet18", "layer4", (4, 4, 4), 1, 64, n_input_channels=1, num_classes=4)
+    yield case("SEResNet50", "layer4", (7, 7), in_channels=3, num_classes=4)
+    yield case("SEResNet50", "layer4", (2, 2, 2), 1, 64, in_channels=1, num_classes=4)
+    yield case(
+        "EfficientNetBN",
+        "_swish@2",
+        (7, 7),
+        model_name="efficientnet-b0",
+        pretrained=False,
+        in_channels=3,
+        num_classes=4,
+    )
+    patched = {"patch_size": 16, "hidden_size": 96, "mlp_dim": 192, "num_layers": 4, "num_heads": 4}
+    yield case("ViT", "blocks.2", (14, 14), in_channels=3, classification=True, **patched)
+    yield case("ViT", "blocks.2", (4, 4, 4), 1, 64, in_channels=1, classification=True, **patched)
+    dense = {"in_channels": 1, "out_channels": 2}
+    steps = {"channels": (8, 16, 32), "strides": (2, 2)}
+    yield case("UNet", "model.1.submodule.1", (16, 16, 16), 1, 64, **dense, **steps)
+    yield case("BasicUNet", "down_4", (4, 4, 4), 1, 64, in_channels=1, out_channels=2)
+    yield case("SegResNet", "down_layers.3", (8, 8, 8), 1, 64, in_channels=1, out_channels=2)
+    yield case("AttentionUnet", "model.1.submodule.1.submodule", (16, 16, 16), 1, 64, **dense, **steps)
+
+
+def segmentation_cases() -> Iterator[Case]:
+    import segmentation_models_pytorch as smp
+
+    cells = {"Unet": 7, "UnetPlusPlus": 7, "MAnet": 7, "Linknet": 7, "FPN": 7, "PSPNet": 28, "PAN": 14}
+    cells |= {"DeepLabV3": 28, "DeepLabV3Plus": 14, "UPerNet": 7, "Segformer": 7}
+    for name, cell in cells.items():
+        stage = {"PSPNet": "encoder.layer2", "UPerNet": "decoder.feature_norms.3"}.get(name, "encoder.layer4")
+
+        def build(name: str = name) -> nn.Module:
+            return getattr(smp, name)("resnet18", encoder_weights=None, classes=3)
+
+        yield Case("segmentation_models_pytorch", name, stage, (cell, cell), build)
+
+
 def awakened(model: nn.Module) -> nn.Module:
     """Matrices initialised to zero, such as heads, get random values: behind a zero head nothing has a gradient."""
     for parameter in model.parameters():
@@ -391,7 +455,9 @@ def row(case: Case) -> Row:
     try:
         model = awakened(case.build())
         generator = torch.Generator().manual_seed(0)
-        trace = Trace.of(model, Batch(torch.randn(1, *case.size, generator=generator)), scores)
+        channels = 2 if "Video" in case.model or "Vivit" in case.model else 1
+        batch = Batch(torch.randn(1, *case.size, generator=generator), channels=channels)
+        trace = Trace.of(model, batch, scores)
         choice = choose(trace)
         share = next(found.gradient_share for found in candidates(trace) if found.chosen)
     except Exception as error:
@@ -435,8 +501,7 @@ The rules were widened while this table was made (attention's inner projections,
 attention, spatial pyramids, video), so it is no held-out test. Matrices that a library initialises to zero, such as
 the head of torchvision's ViT, got random values first: behind a zero head no layer has a gradient.
 
-Left out: transformers' Dinat (needs a package of its own) and VideoMAE (frames ahead of channels, while the axes of an
-image are taken to be b c, then space and time).
+Left out: transformers' Dinat (needs a package of its own).
 
 "Gradient on the grid" is the part of the gradient's norm that lies on patch tokens, for a random projection of the
 scores.
@@ -451,7 +516,8 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows: list[Row] = []
-    for case in itertools.chain(timm_cases(), torchvision_cases(), transformers_cases(), other_cases()):
+    others = itertools.chain(monai_cases(), segmentation_cases(), other_cases())
+    for case in itertools.chain(timm_cases(), torchvision_cases(), transformers_cases(), others):
         if wanted.search(f"{case.library}:{case.model}"):
             rows.append(row(case))
             gc.collect()

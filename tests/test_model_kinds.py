@@ -292,6 +292,21 @@ def test_a_scripted_model_in_training_mode_is_left_as_it_was(kind):
     assert all(each.training for each in model.modules())
 
 
+def test_a_graph_of_fx_is_as_the_module_that_it_was_made_from():
+    model, x = small(), drawn(2, 3, 32, 24)
+    close(seewhy.explain(torch.fx.symbolic_trace(model), x, 1).map, seewhy.explain(model, x, 1).map)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, of what comes after it
+@pytest.mark.parametrize("method", ["saliency", "occlusion"])
+def test_an_exported_program_has_no_layers_but_may_be_run(method):
+    model, x = small(), drawn(2, 3, 32, 24)
+    program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+    close(seewhy.explain(program, x, 1, method).map, seewhy.explain(model, x, 1, method).map)
+    with pytest.raises(LayerError, match="no layer has a spatial grid of more than one cell"):
+        seewhy.explain(program, x, 1)
+
+
 class FSDPModule:
     """Stands for torch's: what `fully_shard` makes every module's class a child of."""
 
