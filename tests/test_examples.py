@@ -11,7 +11,9 @@ import pytest
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 LIBRARIES = {"hf": "transformers", "demo": "efficientnet_lite_pytorch", "timm": "timm", "torchvision": "torchvision"}
 AS_SCRIPT = """
-import runpy, sys, torch
+import os, sys
+sys.path[0] = os.path.dirname(sys.argv[1])  # as for any script: a neighbor's name must hide no module
+import runpy, torch
 torch.set_num_threads(1)
 vision = torch.library.Library("torchvision", "DEF")  # as in conftest.py
 if not hasattr(torch.ops.torchvision, "nms"):

@@ -1,6 +1,6 @@
 """One dimension: a small network is trained, in seconds, to tell a slow beat from a fast one somewhere in noise.
 
-`python examples/signal.py [folder]`
+`python examples/signals.py [folder]`
 """
 
 import sys
