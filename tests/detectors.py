@@ -46,7 +46,7 @@ def slow_iou(one: Tensor, other: Tensor) -> float:
     """The intersection over union of two boxes, number by number."""
     (a0, b0, a1, b1), (c0, d0, c1, d1) = one.tolist(), other.tolist()
     common = max(0.0, min(a1, c1) - max(a0, c0)) * max(0.0, min(b1, d1) - max(b0, d0))
-    return common / ((a1 - a0) * (b1 - b0) + (c1 - c0) * (d1 - d0) - common)
+    return common / max((a1 - a0) * (b1 - b0) + (c1 - c0) * (d1 - d0) - common, 1e-300)
 
 
 class Suppressed(nn.Module):

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seewhy import Candidates
 from seewhy.zoo import Loaded
 from shared_models import loaded, plain
 
@@ -183,3 +184,14 @@ def _decoded(output: Float[Tensor, "85 h w"], label: int, cell: tuple[int, int],
     y = (row + torch.tensor(dy).tanh().item()) / height
     half_w, half_h = (torch.tensor([w, h]).sigmoid() / 2).tolist()
     return Detection(label, score, (x - half_w, y - half_h, x + half_w, y + half_h), cell)
+
+
+def fastestdet_boxes(output: Float[Tensor, "b 85 h w"]) -> Candidates:
+    """FastestDet's cells as candidates: objectness, class probabilities, and the score by which it ranks."""
+    height, width = output.shape[2:]
+    objects, raw, classes = output[:, 0].flatten(1), output[:, 1:5].flatten(2), output[:, 5:].flatten(2).mT
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    x, y = (columns.flatten() + raw[:, 0].tanh()) / width, (rows.flatten() + raw[:, 1].tanh()) / height
+    half_w, half_h = raw[:, 2].sigmoid() / 2, raw[:, 3].sigmoid() / 2
+    boxes = torch.stack((x - half_w, y - half_h, x + half_w, y + half_h), -1)
+    return Candidates(boxes, classes, objects, objects[..., None] ** 0.6 * classes**0.4, fractions=True)

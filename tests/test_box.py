@@ -158,9 +158,9 @@ def likeness(found: dict[str, Tensor], clean: dict[str, Tensor], index: int) -> 
     total = 0 * found["scores"].sum()
     for place in range(len(found["scores"])):
         if found["labels"][place] == clean["labels"][index]:
+            if float((found["boxes"][place] - clean["boxes"][index]).detach().abs().max()) <= 0.01:
+                return found["scores"][place]
             overlap = slow_iou(found["boxes"][place].detach(), clean["boxes"][index].detach())
-            if overlap > 0.999:
-                return overlap * found["scores"][place]
             total = max(total, overlap * found["scores"][place], key=lambda each: float(each.detach()))
     return total
 

@@ -30,8 +30,8 @@ _NOTE = (
     "a box is read at few places: methods that weigh whole channels, such as grad_cam, also show what else these "
     "channels see; hires_cam keeps to the box"
 )
-_SAME = 0.999
-"""From this IoU on, a detection of a copy is the very one of the clean pass."""
+_SAME = 0.01
+"""A detection of a copy whose edges are off by no more pixels is the very one of the clean pass."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,11 @@ class Matched:
         scores, nothing = found["scores"], 0 * found["scores"].sum()
         if pick is None:
             return nothing
-        alike = overlaps(found["boxes"].detach().new_tensor([pick.box]), found["boxes"].detach())[0]
-        alike = alike * (found["labels"] == pick.label)
-        likeness = alike * scores.detach() + 2 * (alike > _SAME)
+        boxes, own = found["boxes"].detach(), found["labels"] == pick.label
+        box = boxes.new_tensor([pick.box])
+        same = ((boxes - box).abs() <= _SAME).all(1)  # also without an area, where there is no IoU
+        alike = torch.where(same, torch.ones_like(scores.detach()), overlaps(box, boxes)[0]) * own
+        likeness = alike * scores.detach() + 2 * (same & own)
         best = int(likeness.argmax()) if len(scores) else 0
         lost = not len(scores) or float(likeness[best]) <= 0
         if self.read in _EDGES:
