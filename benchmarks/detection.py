@@ -21,7 +21,7 @@ from torch import Tensor
 
 import seewhy
 import vision  # noqa: F401  torchvision can be imported after it
-from photos import DATA, interval
+from photos import DATA, spelled
 from seewhy.metrics.localization import center_gaussian, edge_map, energy, pixel_auroc, pointing_game, random_map
 from seewhy.targets.detections import overlaps, standing
 from shared_dense import COCO, fastestdet, fastestdet_boxes
@@ -85,8 +85,7 @@ def maps(loaded: seewhy.Loaded, image: Tensor, indices: list[int]) -> list[dict[
 def row(name: str, rows: list[tuple[str, list[float]]]) -> str:
     """One line of the table: mean and interval of each measure."""
     files = [file for file, _ in rows]
-    cells = [interval([got[n] for _, got in rows], files) for n in range(3)]
-    return f"| {name} | {' | '.join(f'{mean:.2f} ({low:.2f}-{high:.2f})' for mean, low, high in cells)} |"
+    return f"| {name} | {' | '.join(spelled([got[n] for _, got in rows], files) for n in range(3))} |"
 
 
 def main() -> None:

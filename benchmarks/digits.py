@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import seewhy
-from photos import DATA, interval
+from photos import DATA, spelled
 from seewhy.metrics.localization import center_gaussian, edge_map, energy, pixel_auroc, pointing_game, random_map
 from shared_models import lenet5, vit_tiny_mnist
 
@@ -52,8 +52,8 @@ def main() -> None:
                     [float(measure(map[None], ink)) for measure in MEASURES.values()]
                 )
         for method, rows in measured.items():
-            cells = (interval(list(column), [str(n) for n in range(len(rows))]) for column in zip(*rows, strict=True))
-            told = " | ".join(f"{mean:.2f} ({low:.2f}-{high:.2f})" for mean, low, high in cells)
+            pictures = [str(n) for n in range(len(rows))]
+            told = " | ".join(spelled(list(column), pictures) for column in zip(*rows, strict=True))
             print(f"| {name}, {len(rows)} | {method} | {told} |", flush=True)
 
 

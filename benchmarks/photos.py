@@ -159,6 +159,12 @@ def interval(values: Sequence[float], groups: Sequence[str], draws: int = 2000) 
     return float(sums.sum() / counts.sum()), float(low), float(high)
 
 
+def spelled(values: Sequence[float], groups: Sequence[str]) -> str:
+    """Mean and interval as the tables have them: `0.59 (0.52-0.67)`."""
+    mean, low, high = interval(values, groups)
+    return f"{mean:.2f} ({low:.2f}-{high:.2f})"
+
+
 def last_output(module: nn.Module, image: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     """What a layer put out at its last call, on the graph of a pass with this image; and the model's output."""
     kept: list[Tensor] = []

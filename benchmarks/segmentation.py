@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import seewhy
-from photos import SAME, Asked, Pair, figures, image_of, interval, pairs
+from photos import SAME, Asked, Pair, figures, image_of, pairs, spelled
 from seewhy.metrics.localization import center_gaussian, edge_map, random_map
 from shared_dense import VOC, deeplabv3
 
@@ -71,11 +71,8 @@ def maps(loaded: seewhy.Loaded, asked: Asked, predicted: Bool[Tensor, "h w"]) ->
 
 def row(name: str, measured: list[tuple[Pair, dict]]) -> str:
     """One line of the table: mean and interval of each measure."""
-    cells = []
-    for measure in MEASURES:
-        mean, low, high = interval([got[measure] for _, got in measured], [pair.file for pair, _ in measured])
-        cells.append(f"{mean:.2f} ({low:.2f}-{high:.2f})")
-    return f"| {name} | {' | '.join(cells)} |"
+    files = [pair.file for pair, _ in measured]
+    return f"| {name} | {' | '.join(spelled([got[each] for _, got in measured], files) for each in MEASURES)} |"
 
 
 def main() -> None:

@@ -234,3 +234,12 @@ def test_an_output_of_places_needs_a_question():
         seewhy.tiles(model, image().float(), size=16)
     tiled = seewhy.tiles(model, image().float(), lambda output: output[:, 1].sum((1, 2)), size=16)
     assert tiled.map.any()
+
+
+def test_the_signed_form_is_that_of_explain() -> None:
+    x = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1))
+    model = torch.nn.Sequential(model, torch.nn.Flatten(), torch.nn.Linear(4, 3)).double()
+    options = {"patch": 4, "stride": 2}
+    tiled = seewhy.tiles(model, x, 1, "occlusion", size=16, rectify=False, options=options)
+    assert torch.equal(tiled.map, seewhy.explain(model, x, 1, "occlusion", rectify=False, options=options).map[0])

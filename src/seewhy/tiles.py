@@ -146,9 +146,7 @@ def tiles(
         SeewhyError: as `explain`.
     """
     manner = given.manner_of(align, layout, (), "mean", output)
-    way = asked(
-        given.method_of(method), {**given.options_of(options), **({} if rectify is None else {"rectify": rectify})}
-    )
+    way = asked(given.method_of(method), given.options_of(options), rectify)
     how = preprocess or (model.preprocess if isinstance(model, Loaded) else None)
     image, whole_photo = _at_its_own_size(image, how)
     ready = subject(

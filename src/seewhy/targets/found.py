@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,8 +30,53 @@ _NOTE = (
     "a box is read at few places: methods that weigh whole channels, such as grad_cam, also show what else these "
     "channels see; hires_cam keeps to the box"
 )
-_SAME = 0.01
+_NEAR = 0.01
 """A detection of a copy whose edges are off by no more pixels is the very one of the clean pass."""
+
+
+@runtime_checkable
+class _Boxes(Protocol):
+    """Settled boxes: one for each image that is asked about, what is read of them, and the images' size."""
+
+    @property
+    def picks(self) -> Mapping[int, Pick]: ...
+
+    @property
+    def read(self) -> Read: ...
+
+    @property
+    def size(self) -> tuple[int, ...]: ...
+
+
+_Same = TypeVar("_Same", bound=_Boxes)
+
+
+def _extent(self: _Boxes) -> tuple[float, ...]:
+    """Height and width of the largest box, as far as it lies in the image."""
+    boxes, (height, width) = [pick.box for pick in self.picks.values()], self.size
+    spans = [(min(y1, height) - max(y0, 0), min(x1, width) - max(x0, 0)) for x0, y0, x1, y1 in boxes]
+    return tuple(max(lengths) for lengths in zip(*spans, strict=True))
+
+
+def _told(self: _Boxes, question: Question, image: int) -> str:
+    """The box in words."""
+    return _WORDS[self.read].format(self.picks[image].told(question)) if image in self.picks else "no box"
+
+
+def _moved(self: _Same, move: Move) -> _Same:
+    """Itself, where changed copies have the image's pixels where they were.
+
+    Raises:
+        TargetError: they have them elsewhere.
+    """
+    pixels = torch.rand(1, *self.size, generator=torch.Generator().manual_seed(0)) < 0.5
+    there = move(pixels)
+    if there.shape != pixels.shape or not torch.equal(there.cpu(), pixels):
+        raise TargetError(
+            "a box is known by its place, and flipped or scaled copies have it elsewhere; take ensemble=Noise(), or "
+            "none, and a method without flips and scales, such as 'hires_cam'"
+        )
+    return self
 
 
 @dataclass(frozen=True)
@@ -62,28 +107,7 @@ class Kept:
         told = ("class", "score", *_EDGES, *(() if candidates.objectness is None else ("objectness",)))
         return self._read(candidates, cast(tuple[Read, ...], told), rows)
 
-    @property
-    def note(self) -> str:
-        """What is to be said of every map of a box."""
-        return _NOTE
-
-    @property
-    def extent(self) -> tuple[float, ...]:
-        """Height and width of the largest box, as far as it lies in the image."""
-        return _extent(self.picks, self.size)
-
-    def moved(self, move: Move) -> "Kept":
-        """Itself, where changed copies have the image's pixels where they were.
-
-        Raises:
-            TargetError: they have them elsewhere.
-        """
-        _check_unmoved(move, self.size)
-        return self
-
-    def told(self, question: Question, image: int) -> str:
-        """The box in words."""
-        return _told(self.picks, self.read, question, image)
+    note, extent, moved, told = _NOTE, property(_extent), _moved, _told
 
     def _candidates(self, output: Any) -> Candidates:
         found = decoded(self.decode, output)
@@ -140,28 +164,7 @@ class Matched:
             total = total.index_add(0, torch.tensor([j], device=total.device), mixed[None])
         return total
 
-    @property
-    def note(self) -> str:
-        """What is to be said of every map of a box."""
-        return _NOTE
-
-    @property
-    def extent(self) -> tuple[float, ...]:
-        """Height and width of the largest box, as far as it lies in the image."""
-        return _extent(self.picks, self.size)
-
-    def moved(self, move: Move) -> "Matched":
-        """Itself, where changed copies have the image's pixels where they were.
-
-        Raises:
-            TargetError: they have them elsewhere.
-        """
-        _check_unmoved(move, self.size)
-        return self
-
-    def told(self, question: Question, image: int) -> str:
-        """The box in words."""
-        return _told(self.picks, self.read, question, image)
+    note, extent, moved, told = _NOTE, property(_extent), _moved, _told
 
     def _of(self, found: Mapping[str, Tensor], pick: Pick | None) -> Float[Tensor, ""]:
         scores, nothing = found["scores"], 0 * found["scores"].sum()
@@ -169,7 +172,7 @@ class Matched:
             return nothing
         boxes, own = found["boxes"].detach(), found["labels"] == pick.label
         box = boxes.new_tensor([pick.box])
-        same = ((boxes - box).abs() <= _SAME).all(1)  # also without an area, where there is no IoU
+        same = ((boxes - box).abs() <= _NEAR).all(1)  # also without an area, where there is no IoU
         alike = torch.where(same, torch.ones_like(scores.detach()), overlaps(box, boxes)[0]) * own
         likeness = alike * scores.detach() + 2 * (same & own)
         best = int(likeness.argmax()) if len(scores) else 0
@@ -182,23 +185,3 @@ class Matched:
                 )
             return found["boxes"][best, _EDGES.index(self.read)]
         return nothing if lost else alike[best] * scores[best]
-
-
-def _extent(picks: Mapping[int, Pick], size: tuple[int, ...]) -> tuple[float, ...]:
-    boxes = [pick.box for pick in picks.values()]
-    spans = [(min(y1, size[0]) - max(y0, 0), min(x1, size[1]) - max(x0, 0)) for x0, y0, x1, y1 in boxes]
-    return tuple(max(lengths) for lengths in zip(*spans, strict=True))
-
-
-def _told(picks: Mapping[int, Pick], read: Read, question: Question, image: int) -> str:
-    return _WORDS[read].format(picks[image].told(question)) if image in picks else "no box"
-
-
-def _check_unmoved(move: Move, size: tuple[int, ...]) -> None:
-    pixels = torch.rand(1, *size, generator=torch.Generator().manual_seed(0)) < 0.5
-    there = move(pixels)
-    if there.shape != pixels.shape or not torch.equal(there.cpu(), pixels):
-        raise TargetError(
-            "a box is known by its place, and flipped or scaled copies have it elsewhere; take ensemble=Noise(), or "
-            "none, and a method without flips and scales, such as 'hires_cam'"
-        )

@@ -16,7 +16,7 @@ from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_o
 from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, minus, minus_from, negative, plus, resolve, times
 from seewhy.targets.reading import logits_of
-from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
+from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError, follow
 
 _NEAREST = 3
 """How many classes a contrast is with, where there are as many and nobody says."""
@@ -190,7 +190,8 @@ def _check_ranked(question: Question) -> None:
             f"no class is predicted: {why}; ask for Similarity(...) to a vector or to another image, for a number by "
             "its index, or say which output holds scores of classes: output=..."
         )
-    _ = question.place  # or there are no scores at all
+    if question.path is None:
+        raise ModelError(question.missing)
     if len(question.shape) > 2:
         raise TargetError(
             f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
