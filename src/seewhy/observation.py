@@ -257,10 +257,11 @@ def _matrix(question: Question, subject: Subject) -> Float[Tensor, "b k"]:
 def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
     """Where the scores are and what they are; checked to be numbers."""
     images, size = len(subject.inputs), tuple(subject.inputs.shape[2:])
+    stated = _stated(subject.module)
     try:
         path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
     except ModelError as error:  # only questions about classes need them
-        unread = Question(None, (), subject.labels, images, output=shown, missing=str(error), size=size)
+        unread = Question(None, (), subject.labels, images, output=shown, missing=str(error), size=size, stated=stated)
         return unread, []
     scores = read_scores(shown, path)
     if scores.ndim == 0 or len(scores) != images:
@@ -269,9 +270,15 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
     made = _squashing(scores, squashed)
-    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown, size=size)
+    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown, size=size, stated=stated)
     _check_labels(question)
     return question, [note] if note else []
+
+
+def _stated(model: nn.Module) -> int | None:
+    """How many classes a model of transformers is configured for, whether they have names or not."""
+    number = getattr(getattr(model, "config", None), "num_labels", None)
+    return number if isinstance(number, int) else None
 
 
 def _squashing(scores: Tensor, squashed: bool) -> Squashing | None:

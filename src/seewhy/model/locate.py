@@ -11,6 +11,7 @@ from seewhy.model.alignment import Placement
 from seewhy.model.biases import biased
 from seewhy.model.blocks import Block, blocks
 from seewhy.model.layers import Candidate, Choice, Memory, candidates, resolve
+from seewhy.model.naming import name_of, recorded
 from seewhy.model.observe import held, passed_back
 from seewhy.model.run import Reading, Run
 from seewhy.model.selection import select
@@ -18,6 +19,7 @@ from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
 from seewhy.types import RUNS_ONLY, LayerError, MethodError, ModelError, Selection
+from seewhy.wording import some
 
 LayerName = str | nn.Module
 
@@ -230,11 +232,29 @@ def _found(
     layout: str | None,
 ) -> Found:
     made: dict[LayerName | Auto, tuple[Place, ...]] = {}
-    for layer in (layer for group in groups for layer in group):
+    leading = [_leading(trace, group) for group in groups]
+    for layer in (layer for group in leading for layer in group):
         if layer not in made:
             made[layer] = _places(trace, layer, found, align, layout)
-    known = _known(trace, stamp, found, {})
-    return Found(tuple(tuple(place for layer in group for place in made[layer]) for group in groups), known)
+    own = [[place for layer in group for place in made[layer]] for group in leading]
+    for places, group, asked in zip(own, leading, groups, strict=True):
+        if len(group) < len(asked):
+            off = some(
+                [name_of(trace.modules, layer) for layer in asked if not isinstance(layer, Auto) and layer not in group]
+            )
+            note = f"left out of the layers, as what is asked about does not depend on it: {off}"
+            places[0] = replace(places[0], notes=(note, *places[0].notes))
+    return Found(tuple(map(tuple, own)), _known(trace, stamp, found, {}))
+
+
+def _leading(trace: Trace, group: Sequence[LayerName | Auto]) -> Sequence[LayerName | Auto]:
+    """Those layers of one map that lead to the score: of the levels of a pyramid, a box stands in one."""
+    return [layer for layer in group if isinstance(layer, Auto) or _leads(trace, layer)] or group
+
+
+def _leads(trace: Trace, layer: LayerName) -> bool:
+    found = trace.outputs.get(recorded(trace, name_of(trace.modules, layer)), ())
+    return any(traced.edge is not None and traced.edge[0] in trace.positions for traced in found)
 
 
 def _remembered_as(layer: LayerName | Auto) -> str | int | Auto:

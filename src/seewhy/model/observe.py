@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.types import ModelError
+from seewhy.wording import some
 
 # one for all models: the random state and the bypass of compiled code belong to the process
 _LOCK = threading.RLock()
@@ -89,7 +90,8 @@ def held(model: nn.Module) -> Iterator[Census]:
     """Keep other threads' explanations away, and know the model's parts; inside another `held`, for nothing.
 
     Raises:
-        ModelError: the model is a DataParallel wrapper, or its parameters are spread over processes.
+        ModelError: the model is a DataParallel wrapper, has no forward pass of its own, or its parameters are spread
+            over processes.
     """
     with _LOCK:
         known: dict[int, Census] = vars(_HELD).setdefault("census", {})
@@ -185,6 +187,12 @@ def _check_observable(model: nn.Module, census: Census) -> None:
         raise ModelError(
             f"got a {type(model).__name__} wrapper, whose replicas cannot be observed; pass the model inside it, "
             "model.module"
+        )
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
+        held = [f"model.{name}" for name, _ in model.named_children()]
+        raise ModelError(
+            f"got {type(model).__name__}, which has no forward pass of its own; pass the network"
+            f"{f' that it holds, {some(held)}' if held else ''}"
         )
     spread = {"FullyShardedDataParallel", "FSDPModule"}
     if any(base.__name__ in spread for kind in census.kinds for base in kind.__mro__):

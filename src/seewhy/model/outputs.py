@@ -5,6 +5,7 @@ from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from seewhy.types import EMBEDDINGS, ModelError, Path, ShapeError, follow
@@ -47,7 +48,8 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
     """Where the scores are, and a note if that was a choice among several tensors.
 
     The output itself; else what is called `logits` or `out`; else the only tensor with a row for each image; else the
-    only (b k) matrix of a tuple, such as logits beside hidden states; else what is called like an embedding.
+    only (b k) matrix of a tuple, such as logits beside hidden states or beside their own probabilities; else what is
+    called like an embedding.
 
     Raises:
         ModelError: there is no such tensor, or several and no rule to choose.
@@ -64,7 +66,8 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
     named = [path for path in keys if path in found]
     rows = [path for path, tensor in found.items() if tensor.ndim and tensor.shape[0] == images]
     matrices = [path for path in rows if found[path].ndim == 2]
-    alone = rows if len(rows) == 1 else matrices if isinstance(output, tuple | list) and len(matrices) == 1 else []
+    logits = [path for path in matrices if not any(_squashes(found[path], found[other]) for other in matrices)]
+    alone = rows if len(rows) == 1 else logits if isinstance(output, tuple | list) and len(logits) == 1 else []
     embeddings = [(key,) for key in EMBEDDINGS if (key,) in matrices]
     chosen = (named or alone or embeddings)[:1]
     if not chosen:
@@ -72,6 +75,15 @@ def score_path(output: Any, images: int) -> tuple[Path, str | None]:
         raise ModelError(f"the model's output holds several tensors ({choices}); say which are the scores: output=...")
     note = f"scores read from output{spell(chosen[0])}, one of {len(found)} tensors" if len(found) > 1 else None
     return chosen[0], note
+
+
+def _squashes(some: Tensor, others: Tensor) -> bool:
+    """Whether these are the probabilities of those logits, by a softmax or a sigmoid."""
+    if some.shape != others.shape or some is others or not some.numel():
+        return False
+    probabilities, logits = some.detach().float(), others.detach().float()
+    squashed = (logits.softmax(-1), logits.sigmoid())
+    return any(bool(torch.isclose(probabilities, each, rtol=0.01, atol=1e-6).all()) for each in squashed)
 
 
 def read_scores(output: Any, path: Path) -> Tensor:

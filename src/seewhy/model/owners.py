@@ -47,17 +47,22 @@ def by_name(outputs: Sequence[Traced]) -> dict[str, tuple[Traced, ...]]:
     return found
 
 
-def owners_of(outputs: Sequence[Traced]) -> dict[Edge, Traced]:
+def owners_of(outputs: Sequence[Traced], aliases: Mapping[str, Sequence[str]]) -> dict[Edge, Traced]:
     """Each tensor's outermost module: hooks fire inside out, so an enclosing one comes later.
 
     One that merely passes a tensor on (an Identity further down) does not take it over, nor does a tuple around it.
+
+    Args:
+        outputs: as they came.
+        aliases: all names of a module that stands in several places, such as one activation for a whole model.
     """
     owners: dict[Edge, Traced] = {}
     for traced in outputs:
         if traced.edge is None:
             continue
         owner = owners.get(traced.edge)
-        encloses = owner is not None and owner.spot.module.startswith(traced.spot.module + ".")
+        names = aliases.get(owner.spot.module, [owner.spot.module]) if owner else []
+        encloses = any(name.startswith(traced.spot.module + ".") for name in names)
         if owner is None or (not traced.path and (owner.path or encloses)):
             owners[traced.edge] = traced
     return owners

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from seewhy.model.batch import Batch
+from seewhy.model.forms import Form
 from seewhy.model.functions import Functions
 from seewhy.model.graph import Edge, between, cuts_between, displaced_among, edge_of, kind, producers, readers_of
 from seewhy.model.kinds import (
@@ -44,6 +45,7 @@ class Trace:
 
     model: nn.Module
     image: Float[Tensor, "b c *s"]
+    form: Form
     score: Edge
     projection: Float[Tensor, "..."]
     modules: Mapping[str, nn.Module]
@@ -96,12 +98,13 @@ class Trace:
                 f"inside, or take {RUNS_ONLY}"
             )
         outputs = named(seen, calls)
-        owners = owners_of(outputs)
+        owners = owners_of(outputs, _aliases(model, modules))
         owners |= rectified_by_function(functions.rectified, owners)
         generator = torch.Generator().manual_seed(0)
         return Trace(
             model=model,
             image=leaf,
+            form=batch.form,
             score=root,
             projection=torch.randn(scores.shape, generator=generator).to(scores),
             modules=modules,
@@ -240,3 +243,11 @@ class Trace:
                 allow_unused=True,
             )
         return list(found)
+
+
+def _aliases(model: nn.Module, modules: Mapping[str, nn.Module]) -> dict[str, list[str]]:
+    """All names of each module that goes by one of these."""
+    found: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        found.setdefault(module, []).append(name)
+    return {name: found[module] for name, module in modules.items()}

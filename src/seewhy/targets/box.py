@@ -90,7 +90,7 @@ class Box:
                 raise TargetError("a list of boxes tells no objectness; read 'class', or an edge such as 'x0'")
             lists = {n: listed(question.output, n) for n in question.asked}
             return Matched({n: self._picked(of, n, question) for n, of in lists.items()}, self.read, question.size)
-        decode = self.decode or decoder(question.output)
+        decode = self.decode or decoder(question.output, question.stated or len(question.labels or ()))
         candidates = decoded(decode, question.output)
         if self.read == "objectness" and candidates.objectness is None:
             raise TargetError("this model tells no objectness; read 'class', 'score', or an edge such as 'x0'")

@@ -53,10 +53,29 @@ class Candidates:
         return Candidates(_corners(output["pred_boxes"]), logits, None, logits.sigmoid(), True, True)
 
     @staticmethod
-    def yolo(output: Any) -> "Candidates":
-        """YOLOv8 and later: (b 4+k n), center and size in pixels, then class probabilities; the first of a tuple."""
-        raw = cast(Tensor, output[0] if isinstance(output, tuple | list) else output).transpose(1, 2)
-        return Candidates(_corners(raw[..., :4]), raw[..., 4:])
+    def yolo(output: Any, classes: int | None = None) -> "Candidates":
+        """YOLOv8 and later: (b 4+k+m n), center and size in pixels, class probabilities; the first of nested tuples.
+
+        What comes after the class probabilities (coefficients of a mask, keypoints, an angle) is left out.
+
+        Args:
+            output: as of Ultralytics' models in eval mode.
+            classes: k; None: as many as the "scores" beside it have, and where there are none, all that follow.
+
+        Raises:
+            TargetError: a list of the best, which stand in another order for every image.
+        """
+        found, beside = output, _scores_beside(output)
+        while isinstance(found, tuple | list):
+            found = found[0]
+        raw = cast(Tensor, found).transpose(1, 2)
+        if beside is not None and beside.shape[2] != raw.shape[1]:
+            raise TargetError(
+                f"got boxes {tuple(found.shape)} of {beside.shape[2]} candidates: a list of the best, in another order "
+                "for every image; have the model return all of them (Ultralytics: model.end2end = False)"
+            )
+        count = beside.shape[1] if classes is None and beside is not None else classes
+        return Candidates(_corners(raw[..., :4]), raw[..., 4 : None if count is None else 4 + count])
 
     def ranked(self) -> Float[Tensor, "b n k"]:
         """How good each candidate is for each class.
@@ -132,14 +151,19 @@ def is_list(output: Any) -> bool:
     return bool(listed) and all(isinstance(e, Mapping) and {"boxes", "scores", "labels"} <= e.keys() for e in listed)
 
 
-def decoder(output: Any) -> Decode:
+def decoder(output: Any, classes: int) -> Decode:
     """How candidates are read from an output of this form.
+
+    Args:
+        output: of the model.
+        classes: how many the model has, 0 where that is not known; of as many logits, none is "no object".
 
     Raises:
         TargetError: it is of no detector that is known.
     """
     if isinstance(output, Mapping) and {"logits", "pred_boxes"} <= output.keys():
-        return Candidates.sigmoid_queries if "init_reference_points" in output else Candidates.queries
+        several = "init_reference_points" in output or cast(Tensor, output["logits"]).shape[-1] == classes
+        return Candidates.sigmoid_queries if several else Candidates.queries
     what = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
     raise TargetError(
         f"a box was asked for, but the model returned {what}; that is a list of boxes, scores and labels for each "
@@ -157,6 +181,8 @@ def decoded(decode: Decode, output: Any) -> Candidates:
     name = getattr(decode, "__name__", type(decode).__name__)
     try:
         found: Any = decode(output)
+    except TargetError:
+        raise
     except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
         raise TargetError(f"decode={name} does not take this output ({error}); pass another function") from error
     if not isinstance(found, Candidates):
@@ -204,3 +230,12 @@ def _areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
 def _corners(boxes: Float[Tensor, "b n 4"]) -> Float[Tensor, "b n 4"]:
     center, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((center - half, center + half), -1)
+
+
+def _scores_beside(output: Any) -> Tensor | None:
+    """The raw scores (b k n) that stand somewhere beside the decoded boxes."""
+    if isinstance(output, Mapping):
+        named = cast(Mapping[str, Any], output)
+        return named["scores"] if "scores" in named else _scores_beside(list(named.values()))
+    parts = cast(Sequence[Any], output) if isinstance(output, tuple | list) else ()
+    return next((found for part in parts if (found := _scores_beside(part)) is not None), None)

@@ -33,6 +33,7 @@ class Question:
         missing: where there are no scores, why, in one sentence.
         size: of the images, in pixels.
         about: the one image that is asked about, where each has a question of its own; None: all of them.
+        stated: how many classes the model's configuration states, where it has one.
     """
 
     path: Path | None
@@ -44,6 +45,7 @@ class Question:
     missing: str = ""
     size: tuple[int, ...] = ()
     about: int | None = None
+    stated: int | None = None
 
     @property
     def asked(self) -> Sequence[int]:
