@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 from torch.nn import functional as F
 
 import seewhy
-from seewhy.model.axes import channels_axis
+from seewhy.model.forms import channels_axis
 from seewhy.types import LayerError, MapWarning, ModelError
 
 ao = torch.ao.quantization

@@ -312,13 +312,6 @@ def test_an_answer_of_blip_by_its_loss():
     torch.testing.assert_close(found.raw[found.layers[0]], expected)
 
 
-def test_rows_of_patches_are_no_images():
-    given = {"pixel_values": torch.randn(64, 96), "image_grid_thw": torch.tensor([[1, 8, 8]])}  # Qwen2-VL and its kin
-    with pytest.raises(ModelError) as told:
-        seewhy.explain(nn.Linear(96, 2), given)
-    assert "no floating tensor (b c h w) of images" in str(told.value)
-
-
 @pytest.fixture
 def red_circle(shared):
     import shared_vqa

@@ -15,8 +15,8 @@ from seewhy.data.frame import Frame
 from seewhy.data.image import Photo, read
 from seewhy.data.preprocess import Preprocess
 from seewhy.item import Picture
-from seewhy.model.axes import channels_axis
 from seewhy.model.batch import Batch
+from seewhy.model.forms import GRIDS, Channels, Form, channels_axis, uncut
 from seewhy.types import ModelError, ShapeError
 from seewhy.zoo import Loaded
 from seewhy.zoo.keras_models import OTHER_BACKEND, channels_last, is_keras, observable
@@ -68,6 +68,9 @@ def subject(
             f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
         )
     images, name, further = _named(images, kwargs or {})
+    form: Form | None = None
+    if isinstance(images, Tensor) and images.ndim == 2 and GRIDS in further:
+        images, form = uncut(_eager(model.module if isinstance(model, Loaded) else model), images, further[GRIDS])
     check_given(images, args, preprocess)
     loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
     module, is_last = observable(_eager(loaded.module)), channels_last(_eager(loaded.module))
@@ -79,7 +82,7 @@ def subject(
             f"images{'.permute(2, 0, 1)' * last}[None]"
         )
     if isinstance(images, Tensor) and images.ndim > 2 and not _is_photo(images, how):
-        channels = images.ndim - 1 if is_last else channels_axis(module, images.shape)
+        channels = images.ndim - 1 if is_last else 1 if form else channels_axis(module, images.shape)
         inputs = images if channels == 1 else images.movedim(channels, 1)
         pictures, notes = _drawn(inputs, how), _ordered(channels, images.ndim)
     else:
@@ -90,7 +93,7 @@ def subject(
     _check(inputs)
     return Subject(
         module=module,
-        batch=Batch(inputs, tuple(args), further, name, channels=channels),
+        batch=Batch(inputs, tuple(args), further, name, form=form or Channels(channels)),
         labels=tuple(labels) if labels is not None else loaded.labels,
         name=loaded.name,
         pictures=pictures,
@@ -133,8 +136,9 @@ def _named(images: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str | None, dic
     if not isinstance(images, Mapping):
         return images, None, dict(kwargs)
     given = cast(Mapping[str, Any], images)
-    found = [name for name, value in given.items() if isinstance(value, Tensor) and value.ndim > 2]
-    found = [name for name in found if given[name].is_floating_point()]
+    floating = {name: of for name, of in given.items() if isinstance(of, Tensor) and of.is_floating_point()}
+    least = 2 if GRIDS in given else 3  # rows of patches, whose grids are told beside them
+    found = [name for name, value in floating.items() if value.ndim >= least]
     known = [name for name in found if name.startswith("pixel_values")]
     if len(known or found) != 1:
         what = f"the tensors {', '.join(found)} may be images" if found else "no floating tensor (b c h w) of images"

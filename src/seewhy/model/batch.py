@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seewhy.model.forms import Channels, Form
 from seewhy.model.observe import outside_inference
 
 
@@ -21,14 +22,14 @@ class Batch:
         kwargs: keyword arguments; here as there, tensors with a row for each image follow the rows.
         name: the keyword by which the model takes the images; None: they are its first positional argument.
         shared: further arguments, by position or keyword, that belong to no image however many rows they have.
-        channels: the axis at which the model takes the channels: 1, 2 for videos `(b t c h w)`, or the last.
+        form: how the model takes the images.
     """
 
     inputs: Float[Tensor, "b c *s"]
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     name: str | None = None
-    channels: int = 1
+    form: Form = field(default_factory=Channels)
     shared: frozenset[int | str] = frozenset()
 
     def __len__(self) -> int:
@@ -45,9 +46,9 @@ class Batch:
         return torch.arange(len(self.inputs), device=self.inputs.device)
 
     @property
-    def images(self) -> Float[Tensor, "b *_"]:
-        """The images with their axes in the order in which the model takes them."""
-        return self.inputs if self.channels == 1 else self.inputs.movedim(1, self.channels)
+    def images(self) -> Tensor:
+        """The images as the model takes them."""
+        return self.form.of(self.inputs)
 
     @property
     def given(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Set
 
 from torch.autograd.graph import Node
 
+from seewhy.model.forms import Patches
 from seewhy.model.graph import Edge, kind, producers, saved, shape_of, weighted
 from seewhy.model.kinds import CHANNELS_FIRST, ELEMENTWISE, LINEAR, PERMUTATIONS, PRODUCTS, RESHAPES, VIEWS
+from seewhy.model.rows import in_rows
 from seewhy.model.tokens import Clues, Grid, Layout, Positions, fits, possible
 from seewhy.model.trace import Trace
 
@@ -34,6 +36,7 @@ def clues_of(trace: Trace, edge: Edge) -> Clues:
         grids=tuple(dict.fromkeys(_grids(trace, upstream))) if sequence else (),
         patches={axis: _patches_of(trace, edge, axis) for axis in (1, 2)} if sequence else {},
         others=_others(trace) if sequence else (0, 0),
+        rows=in_rows(trace, edge, trace.form) if isinstance(trace.form, Patches) and len(shape) == 2 else None,
     )
 
 

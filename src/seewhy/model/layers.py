@@ -102,7 +102,7 @@ def resolve(trace: Trace, layer: str | nn.Module, layout: str | None = None) -> 
     several = [pair for pair in alive if len(layouts_of(trace, pair[1])) == 1] if len(alive) > 1 else alive
     if not several:
         raise LayerError(f"layer {name!r} put out {_shapes(found)}, none with a grid of the image; {WAY_OUT}")
-    traced, edge = several[0]
+    traced, edge = min(several, key=lambda pair: trace.positions[pair[1][0]])  # the nearest to the score
     clues = clues_of(trace, edge)
     try:
         told = stated(layout, traced.shape, trace.size, clues) if layout else infer(traced.shape, trace.size, clues)

@@ -67,7 +67,7 @@ class Run:
     def key(self) -> tuple[Any, ...]:
         """What the findings depend on, beside the weights."""
         inputs, others = self.batch.inputs, (*self.batch.args, *self.batch.kwargs.items())
-        return inputs.shape[1:], inputs.dtype, self.output, self.batch.name, self.batch.channels, *map(_spelled, others)
+        return inputs.shape[1:], inputs.dtype, self.output, self.batch.name, self.batch.form, *map(_spelled, others)
 
     def _scores(self, output: Any) -> Tensor:
         images = 1 if self.batch.images_only else len(self.batch)

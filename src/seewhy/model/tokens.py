@@ -26,19 +26,19 @@ class Layout:
     """Where a raw tensor keeps channels and cells: the way from it to `(b c *grid)` and back.
 
     Kinds, by the order of axes: `bc*` (BCHW, BCL, BCDHW), `b*c` (BHWC, BDHWC), `bnc` and `bcn` (tokens, of which those
-    at `positions` are the image's patches, row by row; the others are class, register or detection tokens), and `btc*`
-    (BCHW of the frames of videos, one video after the other).
+    at `positions` are the image's patches, row by row; the others are class, register or detection tokens), `nc` (the
+    same of one image after the other, without an axis for them), and `btc*` (BCHW of the frames of videos, one video
+    after the other).
     """
 
-    kind: Literal["bc*", "b*c", "bnc", "bcn", "btc*"]
+    kind: Literal["bc*", "b*c", "bnc", "bcn", "nc", "btc*"]
     grid: Grid
-    positions: Positions = range(0)
+    positions: Positions = field(default=range(0), repr=False)
 
     def __str__(self) -> str:
         axes = _AXES.get(len(self.grid), "*")
-        return {"bc*": f"b c {axes}", "b*c": f"b {axes} c", "bnc": "b n c", "bcn": "b c n", "btc*": "(b t) c h w"}[
-            self.kind
-        ]
+        named = {"bnc": "b n c", "bcn": "b c n", "nc": "(b n) c", "btc*": "(b t) c h w"}
+        return {"bc*": f"b c {axes}", "b*c": f"b {axes} c", **named}[self.kind]
 
     def to_cells(self, raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The raw tensor as `(b c *grid)`, a view where the patches stand in a row; other tokens are dropped.
@@ -52,7 +52,7 @@ class Layout:
             return raw.movedim(-1, channel)
         if self.kind == "btc*":
             return raw.unflatten(channel, (-1, self.grid[0])).transpose(channel, channel + 1)
-        tokens = raw if self.kind == "bnc" else raw.transpose(-1, -2)
+        tokens = self._tokens(raw)
         if isinstance(self.positions, range):
             patches = tokens.narrow(-2, self.positions.start, len(self.positions))
         else:
@@ -70,10 +70,17 @@ class Layout:
         if self.kind == "b*c":
             return last
         patches = last.flatten(channel, -2)
-        tokens = raw_like if self.kind == "bnc" else raw_like.transpose(-1, -2)
         where = torch.tensor(tuple(self.positions), device=raw_like.device)
-        filled = tokens.index_copy(-2, where, patches.to(tokens.dtype))
+        filled = self._tokens(raw_like).index_copy(-2, where, patches.to(raw_like.dtype))
+        if self.kind == "nc":
+            return filled.flatten(-3, -2)
         return filled if self.kind == "bnc" else filled.transpose(-1, -2)
+
+    def _tokens(self, raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """The tokens `(... b n c)`."""
+        if self.kind == "nc":
+            return raw.unflatten(-2, (-1, len(self.positions)))
+        return raw if self.kind == "bnc" else raw.transpose(-1, -2)
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,7 @@ class Clues:
         grids: spatial grids of tensors that it was made from, the nearest first.
         patches: for an axis of tokens, which of them the image has a part in; all of them where it is missing.
         others: how many tokens stood ahead of the patches and behind them in an earlier sequence.
+        rows: where its rows stand, if the model takes rows of patches.
     """
 
     batch: int
@@ -95,6 +103,7 @@ class Clues:
     grids: tuple[Grid, ...] = ()
     patches: Mapping[int, Positions] = field(default_factory=dict[int, Positions])
     others: tuple[int, int] = (0, 0)
+    rows: Layout | None = None
 
 
 def fits(grid: Sequence[int], size: Sequence[int]) -> bool:
@@ -108,6 +117,8 @@ def possible(shape: Sequence[int], size: Sequence[int], clues: Clues) -> list[La
 
     None: it has no spatial grid (or mixes it into the batch, as windows do). Several: only the caller can tell.
     """
+    if clues.rows:
+        return [clues.rows]
     if not shape or shape[0] != clues.batch:
         of_frames = len(size) == 3 and len(shape) == 4 and clues.channels == 1 and shape[0] == clues.batch * size[0]
         return [Layout("btc*", (size[0], *shape[2:]))] if of_frames and fits(shape[2:], size[1:]) else []
