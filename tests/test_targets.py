@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from seewhy.targets.arithmetic import Each
 from seewhy.targets.classes import (
     Logit,
     LogProbability,
@@ -16,7 +17,7 @@ from seewhy.targets.classes import (
     parse,
     saturates,
 )
-from seewhy.targets.question import Each, Question
+from seewhy.targets.question import Question
 from seewhy.targets.question import resolve as settle
 from seewhy.targets.ranked import Contrast, Rank
 from seewhy.targets.reading import logits_of
@@ -110,6 +111,9 @@ def test_every_question_adds_and_scales(kind):
         (-asked, -value),
         (2 * asked, 2 * value),
         (asked * np.float32(0.5), 0.5 * value),
+        (asked / np.float32(4), 0.25 * value),
+        ((asked + Logit(4)) / 2, (value + SCORES[:, 4]) / 2),
+        (sum([asked, asked, Logit(4)]), 2 * value + SCORES[:, 4]),
         (asked + Logit(4), value + SCORES[:, 4]),
         (Logit(4) - asked, SCORES[:, 4] - value),
         (asked - function, value - SCORES[:, 4]),
@@ -123,6 +127,11 @@ def test_every_question_adds_and_scales(kind):
         lambda: 3 - asked,
         lambda: asked * "2",
         lambda: asked * True,
+        lambda: asked * float("nan"),
+        lambda: asked / 0,
+        lambda: asked / Logit(0),
+        lambda: False + asked,
+        lambda: asked + 0,
         lambda: asked + Rank,
     ):
         with pytest.raises(TargetError, match="cannot"):

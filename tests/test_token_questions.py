@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import seewhy
-from seewhy.targets.question import Each, Question, resolve
+from seewhy.targets.arithmetic import Each
+from seewhy.targets.question import Question, resolve
 from seewhy.targets.tokens import Sentence
 from seewhy.types import TargetError
 

@@ -19,10 +19,11 @@ from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
 from seewhy.targets.classes import class_of, describe, parse, saturates
-from seewhy.targets.question import Question, leaves, moved, resolve
+from seewhy.targets.question import Question, resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.region import over_places
 from seewhy.targets.value import Number
+from seewhy.targets.walking import leaves, moved
 from seewhy.tensor import chunked
 from seewhy.types import MapWarning, Target
 

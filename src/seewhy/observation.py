@@ -25,7 +25,8 @@ from seewhy.model.outputs import read_scores, score_path, spell
 from seewhy.model.replay import Replay
 from seewhy.model.run import Run
 from seewhy.subject import Subject
-from seewhy.targets.question import Open, Question, Squashing, extent, resolve, sees, whole
+from seewhy.targets.question import Open, Question, Squashing, resolve
+from seewhy.targets.walking import extent, sees, whole
 from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError, follow
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks

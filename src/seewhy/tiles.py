@@ -23,7 +23,8 @@ from seewhy.model.run import Run
 from seewhy.observation import Manner, observe
 from seewhy.subject import Subject, subject
 from seewhy.targets.classes import ClassScore, parse
-from seewhy.targets.question import Open, leaves
+from seewhy.targets.question import Open
+from seewhy.targets.walking import leaves
 from seewhy.tensor import chunked
 from seewhy.types import LayerError, MapWarning, Path, ShapeError, Target, TargetError
 from seewhy.wording import by

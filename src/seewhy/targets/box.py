@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.labels import find_label
+from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.detections import Decode, Listed, Pick, decoded, decoder, is_list, listed, named, standing
 from seewhy.targets.found import Kept, Matched, Read
-from seewhy.targets.question import Question, minus, minus_from, negative, plus, times
+from seewhy.targets.question import Question
 from seewhy.types import TargetError
 from seewhy.wording import some
 
@@ -134,8 +135,7 @@ class Box:
         told = [f"{place}: {found.pick(place).told(question)}" for place in order]
         return f"{what}; choose one of these {len(found)}{nearest}: {some(told, 5)}"
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 def _class(label: int | str, question: Question) -> int:

@@ -13,21 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.labels import find_label
-from seewhy.targets.question import (
-    Each,
-    Open,
-    Question,
-    Sum,
-    as_target,
-    is_question,
-    leaves,
-    minus,
-    minus_from,
-    negative,
-    plus,
-    times,
-)
+from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
+from seewhy.targets.question import Open, Question, as_target, is_question
 from seewhy.targets.reading import KINDS, READ, WORDS, Kind, column
+from seewhy.targets.walking import leaves
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 
 Class = int | str
@@ -93,8 +82,7 @@ class ClassScore:
         columns = torch.tensor(which, device=rows.device)
         return columns[rows] if len(which) > 1 else columns.expand(len(rows))
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 def Logit(classes: Class | Sequence[Class]) -> ClassScore:

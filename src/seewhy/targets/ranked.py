@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_of
 from seewhy.targets.embedding import embedding_in
-from seewhy.targets.question import Question, Squashing, minus, minus_from, negative, plus, resolve, times
+from seewhy.targets.question import Question, Squashing, resolve
 from seewhy.targets.reading import logits_of
 from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError, follow
 
@@ -47,8 +48,7 @@ class Rank:
         indices = scores.topk(self.place, dim=1).indices[:, -1]
         return ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,7 @@ class Contrast:
             raise TargetError(f"got {label!r} as a reference of itself; name other classes to contrast it with")
         return named
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 @dataclass(frozen=True)

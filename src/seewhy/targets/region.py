@@ -8,23 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seewhy.targets.arithmetic import ARITHMETIC, Each
 from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_of
 from seewhy.targets.dense import at, background, claims, counted, dense_scores, is_bare, is_dense, nearest
-from seewhy.targets.question import (
-    Each,
-    Move,
-    Open,
-    Question,
-    Squashing,
-    minus,
-    minus_from,
-    negative,
-    plus,
-    resolve,
-    times,
-)
+from seewhy.targets.question import Open, Question, Squashing, resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.reading import logits_of
+from seewhy.targets.walking import Move
 from seewhy.tensor import full
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 from seewhy.wording import by, some
@@ -147,8 +137,7 @@ class Region:
             return f"the point {_whole(self.point)}"
         return "the image" if self.mask is None else "the mask"
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 @dataclass(frozen=True, eq=False)

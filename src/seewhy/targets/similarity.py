@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.embedding import Reader, check_reader, reader_of, vectors_in
-from seewhy.targets.question import Question, minus, minus_from, negative, plus, times
+from seewhy.targets.question import Question
 from seewhy.types import Path, Rows, Scores, TargetError
 
 
@@ -65,8 +66,7 @@ class Similarity:
         doubt = "" if question.labels is None or read is not None else "; its numbers are scores of classes"
         return Likeness(fixed, read, name, self.kind, others, f"similarity: the embedding is {name}{doubt}")
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.targets.question import Question, minus, minus_from, negative, plus, times
+from seewhy.targets.arithmetic import ARITHMETIC
+from seewhy.targets.question import Question
 from seewhy.targets.reading import logits_of
 from seewhy.targets.vocabulary import Word, id_of, places_of, text_of, words_of
 from seewhy.types import Path, Rows, Scores, TargetError, follow
@@ -199,8 +200,7 @@ class Tokens:
     def _of(self, asked: tuple[tuple[int, ...], ...]) -> "Tokens":
         return replace(self, asked=asked, texts=_texts(self.ids, asked, self.tokenizer))
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 def _ids(given: Any) -> Ids:

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.labels import find_label
+from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.classes import Class, classes_of
-from seewhy.targets.question import Question, minus, minus_from, negative, plus, times
+from seewhy.targets.question import Question
 from seewhy.types import Path, Rows, Scores, TargetError, follow
 
 
@@ -73,8 +74,7 @@ class Value:
                     )
         return settled
 
-    __add__, __radd__, __sub__, __rsub__ = plus, plus, minus, minus_from
-    __neg__, __mul__, __rmul__ = negative, times, times
+    __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
 @dataclass(frozen=True)
