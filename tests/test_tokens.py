@@ -191,6 +191,9 @@ def test_a_shape_without_a_grid_is_refused_with_the_way_out():
         ("b c n", (1, 5, 64), Layout("bcn", (8, 8), range(64))),
         ("b 1+n c", (1, 65, 5), Layout("bnc", (8, 8), range(1, 65))),
         ("b 2 + n + 3 c", (1, 69, 5), Layout("bnc", (8, 8), range(2, 66))),
+        ("b 16x4 c", (1, 64, 5), Layout("bnc", (16, 4), range(64))),
+        ("b 1+16x4 c", (1, 65, 5), Layout("bnc", (16, 4), range(1, 65))),
+        ("b c 16x4+2", (1, 5, 66), Layout("bcn", (16, 4), range(64))),
     ],
 )
 def test_a_stated_layout_is_taken(pattern, shape, layout):
@@ -213,5 +216,9 @@ def test_stated_tokens_that_make_no_grid_are_refused():
         stated("b n c", (1, 65, 5), (64, 64), Clues(1))
     assert str(error.value) == (
         "65 patch tokens make no grid of an image of 64x64; state the others as well, as in "
-        'layout="b 1+n c" for one class token ahead of the patches'
+        'layout="b 1+n c" for one class token ahead of the patches, or their grid, as in layout="b 16x4 c"'
     )
+    with pytest.raises(LayerError, match="64 patch tokens make 16x5 of an image of 64x64; state the others"):
+        stated("b 16x5 c", (1, 64, 5), (64, 64), Clues(1))
+    with pytest.raises(LayerError, match=r"got .4n. as the tokens of a layout; write n, 1.n"):
+        stated("b 4n c", (1, 64, 5), (64, 64), Clues(1))

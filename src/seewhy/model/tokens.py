@@ -17,7 +17,10 @@ from seewhy.wording import by
 
 Grid = tuple[int, ...]
 Positions = range | tuple[int, ...]
-_TOKENS = 'state the others as well, as in layout="b 1+n c" for one class token ahead of the patches'
+_TOKENS = (
+    'state the others as well, as in layout="b 1+n c" for one class token ahead of the patches, or their grid, as in '
+    'layout="b 16x4 c"'
+)
 _AXES = {1: "l", 2: "h w", 3: "d h w"}
 
 
@@ -156,6 +159,8 @@ def infer(shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
 def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
     """The layout that the user states: `b c h w`, `b h w c`, `b n c`, `b c n`, or `b 1+n+100 c` with other tokens.
 
+    In place of n may stand the grid of the patches, as in `b 16x4 c`.
+
     Raises:
         LayerError: the pattern is none of these, or does not fit the shape.
     """
@@ -164,25 +169,35 @@ def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues
     if len(axes) != len(shape) or axes[0] != "b" or "c" not in (axes[1], axes[-1]) or axes.count("c") > 1:
         raise LayerError(
             f'got layout="{pattern}" for an output of shape {tuple(shape)}; write one letter for each axis, b first: '
-            '"b c h w", "b h w c", "b n c", "b c n", or "b 1+n c" where 1 token ahead of the patches is none of them'
+            '"b c h w", "b h w c", "b n c", "b c n", "b 1+n c" where 1 token ahead of the patches is none of them, or '
+            '"b 16x4 c" where n are 16 rows of 4'
         )
     channel = axes.index("c")
     count = axes[3 - channel] if len(axes) == 3 else ""
-    if "n" in count:
+    if "n" in count or "x" in count:
         return _told(count, channel, shape, size, clues)
     return Layout("bc*", tuple(shape[2:])) if channel == 1 else Layout("b*c", tuple(shape[1:-1]))
 
 
 def _told(count: str, channel: int, shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
-    """Tokens as stated: `n`, or `1+n+100` with other tokens ahead and behind."""
+    """Tokens as stated: `n`, `1+n+100` with other tokens ahead and behind, `16x4` or `1+16x4` with their grid."""
     axis = 3 - channel
-    before, _, after = count.partition("n")
-    patches = range(int(before.strip("+") or 0), shape[axis] - int(after.strip("+") or 0))
+    match = re.fullmatch(r"(?:(\d+)\+)?(n|\d+(?:x\d+)+)(?:\+(\d+))?", count)
+    if match is None:
+        raise LayerError(f"got {count!r} as the tokens of a layout; write n, 1+n, n+6, or the patches' grid as in 16x4")
+    before, which, after = match.groups(default="0")
+    patches = range(int(before), shape[axis] - int(after))
     known = patches if "+" in count else clues.patches.get(axis) or patches
-    grid = _grid_of(len(known), size, clues.grids) or _grid_of(len(known), size, ())
-    if grid is None:
-        raise LayerError(f"{len(known)} patch tokens make no grid of an image of {by(size)}; {_TOKENS}")
+    grid = tuple(map(int, which.split("x"))) if which != "n" else _guessed(len(known), size, clues)
+    if grid is None or prod(grid) != len(known) or len(grid) != len(size):
+        what = by(grid) if which != "n" and grid else "no grid"
+        raise LayerError(f"{len(known)} patch tokens make {what} of an image of {by(size)}; {_TOKENS}")
     return Layout("bnc" if axis == 1 else "bcn", grid, known)
+
+
+def _guessed(count: int, size: Sequence[int], clues: Clues) -> Grid | None:
+    """The grid that so many patches were seen on, else the one with the image's aspect."""
+    return _grid_of(count, size, clues.grids) or _grid_of(count, size, ())
 
 
 def _densities(grid: Sequence[int], size: Sequence[int]) -> tuple[float, float]:
