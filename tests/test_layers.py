@@ -12,7 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from seewhy.model.batch import Batch
 from seewhy.model.capture import capture
 from seewhy.model.graph import shape_of
-from seewhy.model.layers import Memory, candidates, choose, resolve
+from seewhy.model.layers import candidates, choose, resolve
+from seewhy.model.memory import Memory
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError, ModelError

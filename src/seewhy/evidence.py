@@ -21,8 +21,8 @@ from seewhy.model.biases import implicit_bias
 from seewhy.model.blocks import Attended
 from seewhy.model.capture import INPUT, Capture
 from seewhy.model.head import Head
-from seewhy.model.locate import Place
 from seewhy.model.observe import outside_inference
+from seewhy.model.places import Place
 from seewhy.model.replay import Replay
 from seewhy.model.scorer import Scorer
 from seewhy.tensor import full, resize

@@ -13,7 +13,8 @@ from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
 from seewhy.maps import Asked, asked, has_form
 from seewhy.model.layers import Candidate
-from seewhy.model.locate import LayerName, listed
+from seewhy.model.locate import listed
+from seewhy.model.places import LayerName
 from seewhy.model.run import Run
 from seewhy.subject import subject
 from seewhy.types import MethodError, Path

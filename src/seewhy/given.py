@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from seewhy.ensemble import COMBINATIONS, Change
-from seewhy.model.locate import LayerName
+from seewhy.model.places import LayerName
 from seewhy.observation import Manner
 from seewhy.types import LayerError, MethodError, ModelError, Path, TargetError
 

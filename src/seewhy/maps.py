@@ -12,7 +12,7 @@ from seewhy.ensemble import Running, Undo, fuse
 from seewhy.evidence import Evidence, arguments, call
 from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
 from seewhy.method import Method
-from seewhy.model.locate import Auto, LayerName
+from seewhy.model.places import Auto, LayerName
 from seewhy.registry import find, row_of
 from seewhy.types import MethodError, Scores, ShapeError
 

@@ -18,10 +18,12 @@ from seewhy.facts import OF_TOKENS
 from seewhy.model.attention import attentions
 from seewhy.model.blocks import Attended, attended, spots_of
 from seewhy.model.capture import Capture, capture
+from seewhy.model.found import Found, together
 from seewhy.model.head import Head
-from seewhy.model.locate import Auto, Found, LayerName, Place, locate, together, traced
+from seewhy.model.locate import locate, traced
 from seewhy.model.observe import held
 from seewhy.model.outputs import read_scores, score_path, spell
+from seewhy.model.places import Auto, LayerName, Place
 from seewhy.model.replay import Replay
 from seewhy.model.run import Run
 from seewhy.subject import Subject
@@ -91,7 +93,7 @@ class Observation:
         """The same pass as the questions see it, and which do: those with layers of their own see these alone."""
         alike: list[tuple[Found, list[int]]] = []
         for number, found in enumerate(self.founds):
-            same = next((numbers for other, numbers in alike if other.groups == found.groups), None)
+            same = next((numbers for other, numbers in alike if self._shares(other, found)), None)
             if same is None:
                 alike.append((found, [number]))
             else:
@@ -99,9 +101,13 @@ class Observation:
         for found, numbers in alike:
             yield self if found is self.found else self._narrowed(found), numbers
 
+    def _shares(self, some: Found, others: Found) -> bool:
+        """Whether two questions look at the same layers."""
+        return some.groups == others.groups and (not self.plan.biases or some.biased == others.biased)
+
     def _narrowed(self, found: Found) -> "Observation":
-        known = {place.name for place in found.places} | set(found.known.biased)
-        others = {place.name for place in self.found.places} | set(self.found.known.biased)
+        known = {place.name for place in found.places} | set(found.biased)
+        others = {place.name for place in self.found.places} | set(self.found.biased)
         kept = {name: tensor for name, tensor in self.shown.activations.items() if name in known or name not in others}
         return replace(self, found=found, shown=replace(self.shown, activations=kept))
 
@@ -119,14 +125,14 @@ class Observation:
 
     def evidence(self, asked_now: tuple[Target, ...]) -> list[Evidence]:
         """The evidence of every group of layers for some questions; they share one backward pass."""
-        subject, known = self.subject, self.found.known
+        subject, found, known = self.subject, self.found, self.found.known
         linear = subject.module.get_submodule(known.head) if known.head else None
         path = self.question.path
         head = None if path is None else Head(linear if isinstance(linear, nn.Linear) else None, path)
         backward = Backward(self.shown, asked_now, subject.batch.rows)
-        spots = {place.name: place.spot for place in self.found.places} | spots_of(known.blocks or {})
-        replay = Replay(subject.module, subject.batch, spots, edits=known.edits, gated=known.gated, questions=asked_now)
-        kept = known.biased if self.plan.biases else {}
+        spots = {place.name: place.spot for place in found.places} | spots_of(known.blocks or {})
+        replay = Replay(subject.module, subject.batch, spots, edits=found.edits, gated=found.gated, questions=asked_now)
+        kept = found.biased if self.plan.biases else {}
         biased = {name: subject.module.get_submodule(spot.module) for name, spot in kept.items()}
         made: dict[tuple[Place, ...], Evidence] = {}
         for group in self.groups:
@@ -186,12 +192,12 @@ def observe(
     run = Run(subject.module, subject.batch, manner.output)
     plan = Plan.of(needed)
     with held(subject.module):
-        founds = _founds(run, subject, groups, manner, asked)
+        founds = _founds(run, subject, groups, plan, manner, asked)
         found = together(founds)
         shown, followed = _shown(subject, found, plan, manner)
         if any(shown.activations[place.name].shape[1:] != place.shape[1:] for place in found.places):
             # the model was changed in a way that its parameters do not tell, such as another stride
-            founds = _founds(run, subject, groups, manner, asked, anew=True)
+            founds = _founds(run, subject, groups, plan, manner, asked, anew=True)
             found = together(founds)
             shown, followed = _shown(subject, found, plan, manner)
     question, notes = _question(subject, shown.output, manner.output, found.known.squashed)
@@ -202,13 +208,15 @@ def _founds(
     run: Run,
     subject: Subject,
     groups: Sequence[Group],
+    plan: Plan,
     manner: Manner,
     asked: Sequence[Target | Open | None],
     *,
     anew: bool = False,
 ) -> list[Found]:
     """The layers that each question looks at."""
-    own = {n: each for n, each in enumerate(asked) if each is not None and sees(each) and any(groups)}
+    looks = any(groups) or plan.biases
+    own = {n: each for n, each in enumerate(asked) if each is not None and sees(each) and looks}
 
     def read(output: Any) -> list[tuple[Tensor, tuple[float, ...]]]:
         question, _ = _question(subject, output, manner.output, squashed=False)
@@ -232,18 +240,18 @@ def _shown(subject: Subject, found: Found, plan: Plan, manner: Manner) -> tuple[
 
 
 def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Capture:
-    batch = subject.batch.of(subject.inputs.clone()) if found.known.edits else subject.batch
+    batch = subject.batch.of(subject.inputs.clone()) if found.edits else subject.batch
     spots = {place.name: place.spot for place in found.places}
     if plan.tokens:
         spots |= spots_of(found.known.blocks or {})
     return capture(
         subject.module,
         batch,
-        {**(found.known.biased if plan.biases else {}), **spots},
+        {**(found.biased if plan.biases else {}), **spots},
         head=found.known.head,
         graph=plan.graph,
         differentiable=manner.differentiable,
-        gated=found.known.gated,
+        gated=found.gated,
         leaf=plan.leaf,
         within=plan.within(),
     )
@@ -271,7 +279,8 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
     made = _squashing(scores, squashed)
-    question = Question(path, tuple(scores.shape), subject.labels, images, made, shown, size=size, stated=stated)
+    names = subject.labels_of(scores.shape)
+    question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
     _check_labels(question)
     return question, [note] if note else []
 

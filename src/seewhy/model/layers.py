@@ -1,10 +1,7 @@
-"""Layers by name: those that can be explained, the one that the user names, and what is remembered of a model."""
+"""Layers by name: those that can be explained, and the one that the user names."""
 
-import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -17,9 +14,6 @@ from seewhy.model.owners import Traced
 from seewhy.model.tokens import Grid, Layout, infer, stated
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError
-
-T = TypeVar("T")
-_KEYS = 32  # of one model: sizes of images, kinds of further arguments
 
 
 @dataclass(frozen=True)
@@ -37,28 +31,6 @@ class Candidate:
     gradient_share: float
     on_every_path: bool
     chosen: bool
-
-
-class Memory(Generic[T]):
-    """Remembers a value for each model and key for as long as the model lives, of the last keys of each."""
-
-    def __init__(self) -> None:
-        self._values: WeakKeyDictionary[nn.Module, dict[Hashable, T]] = WeakKeyDictionary()
-        self._lock = threading.Lock()
-
-    def get(self, model: nn.Module, key: Hashable) -> T | None:
-        """What was put there, or None."""
-        with self._lock:
-            return self._values.get(model, {}).get(key)
-
-    def put(self, model: nn.Module, key: Hashable, value: T) -> None:
-        """Remember a value, in place of any earlier one."""
-        with self._lock:
-            kept = self._values.setdefault(model, {})
-            kept.pop(key, None)
-            kept[key] = value
-            while len(kept) > _KEYS:
-                del kept[next(iter(kept))]
 
 
 def candidates(trace: Trace) -> list[Candidate]:
