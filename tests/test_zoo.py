@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+import seewhy
 from seewhy.data.image import read
 from seewhy.data.preprocess import Preprocess
 from seewhy.types import ModelError
@@ -387,6 +388,82 @@ def test_a_transformers_folder_without_processor_or_names_says_so(vit_folder: Pa
     assert loaded.notes == ("random weights: nothing it shows is a finding",)
     assert loaded.preprocess_notes == ("no preprocessing: it has no processor; give one, or tensors",)
     assert loaded.label_notes == ("no labels: its config names none; give labels=",)
+
+
+def small_vit(**options: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    return {**sizes, "image_size": 32, "patch_size": 8, **options}
+
+
+def test_a_transformers_folder_is_loaded_as_what_it_was_saved_from(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    named = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
+    widths = {"hidden_sizes": [8] * 4, "num_attention_heads": [1] * 4, "depths": [1] * 4, "decoder_hidden_size": 8}
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    models = [
+        transformers.ViTModel(transformers.ViTConfig(**small_vit())),
+        transformers.CLIPModel(
+            transformers.CLIPConfig(vision_config=small_vit(), text_config={**text, "vocab_size": 20})
+        ),
+        transformers.YolosForObjectDetection(
+            transformers.YolosConfig(**small_vit(image_size=[32, 32], num_detection_tokens=4, **named))
+        ),
+        transformers.SegformerForSemanticSegmentation(transformers.SegformerConfig(**widths, **named)),
+    ]
+    for model in models:
+        folder = tmp_path / type(model).__name__
+        model.save_pretrained(folder)
+        loaded = load(f"hf:{folder}")
+        assert type(loaded.module) is type(model)
+        assert all(torch.equal(value, loaded.module.state_dict()[key]) for key, value in model.state_dict().items())
+        assert loaded.labels == (("cat", "dog") if "For" in type(model).__name__ else None)
+        assert type(load(f"hf:{folder}", weights="random").module) is type(model)
+
+
+def test_a_transformers_folder_without_some_of_the_weights_is_refused(vit_folder: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.ViTModel(transformers.ViTConfig(**small_vit())).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    lacking = (
+        r"^hf:.* lacks 2 of the \d+ tensors of a ViTForImageClassification \(classifier.bias, classifier.weight\), "
+        r"which would be random; load the model that it was trained as, or build and load it yourself and pass the mod"
+    )
+    for architectures in (["ViTForImageClassification"], None):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
+        refused(lacking, f"hf:{tmp_path}")
+
+
+def test_a_model_in_memory_brings_the_names_of_its_config() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    named = {"id2label": {0: "cat", 1: "dog", 2: "car"}, "label2id": {"cat": 0, "dog": 1, "car": 2}}
+    vit = transformers.ViTForImageClassification(transformers.ViTConfig(**small_vit(**named))).eval()
+    x = torch.rand(1, 3, 32, 32)
+    e = seewhy.explain(vit, x, "dog")
+    assert (e.target, e.class_indices) == (("dog",), (1,))
+    assert torch.equal(e.map, seewhy.explain(vit, x, 1).map)
+    assert seewhy.explain(vit, x, "b", labels=["a", "b", "c"]).target == ("b",)  # the caller's go first
+    vit.classifier = nn.Linear(24, 5)  # fine-tuned by hand: the names are of a head that is gone
+    assert seewhy.explain(vit, x, 4).target == ("class 4",)
+    bare = transformers.ViTForImageClassification(transformers.ViTConfig(**small_vit(num_labels=3))).eval()
+    assert seewhy.explain(bare, x, 1).target == ("class 1",)  # not "LABEL_1"
+
+
+def test_a_detector_in_memory_brings_the_names_of_its_config() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    named = {"id2label": {0: "cat", 1: "dog"}, "label2id": {"cat": 0, "dog": 1}}
+    config = transformers.YolosConfig(**small_vit(image_size=[32, 32], num_detection_tokens=4, **named))
+    yolos = transformers.YolosForObjectDetection(config).eval()
+    (told,) = seewhy.explain(yolos, torch.rand(1, 3, 32, 32), seewhy.Box(0), "occlusion").target
+    assert "dog" in told or "cat" in told
+
+
+def test_a_timm_model_in_memory_brings_the_names_of_its_weights() -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", num_classes=2, pretrained_cfg_overlay={"label_names": ["cat", "dog"]}).eval()
+    assert seewhy.explain(model, torch.rand(1, 3, 64, 64), "dog").class_indices == (1,)
 
 
 # your own

@@ -20,6 +20,7 @@ from seewhy.model.forms import GRIDS, Channels, Form, channels_axis, uncut
 from seewhy.types import ModelError, ShapeError
 from seewhy.zoo import Loaded
 from seewhy.zoo.keras_models import OTHER_BACKEND, channels_last, is_keras, observable
+from seewhy.zoo.named import class_names
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Subject:
         batch: what the model is given.
         labels: names of its classes.
         pictures: the photo behind each image; None where it is no picture.
+        brought: names that the model in memory brings along, which may be of another head than it has now.
     """
 
     module: nn.Module
@@ -38,6 +40,13 @@ class Subject:
     name: str
     pictures: tuple[Picture | None, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    brought: tuple[str, ...] | None = None
+
+    def labels_of(self, scores: Sequence[int]) -> tuple[str, ...] | None:
+        """The names of the classes of scores of this shape: given, or the model's own where they are as many."""
+        if self.labels is not None or self.brought is None:
+            return self.labels
+        return self.brought if len(scores) not in (2, 4) or scores[1] == len(self.brought) else None
 
     @property
     def inputs(self) -> Float[Tensor, "b c *s"]:
@@ -98,6 +107,7 @@ def subject(
         name=loaded.name,
         pictures=pictures,
         notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes),
+        brought=class_names(loaded.module),
     )
 
 

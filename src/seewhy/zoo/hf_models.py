@@ -1,7 +1,6 @@
-"""Image classifiers of transformers, from the hub or a local folder: "hf:google/vit-base-patch16-224", "hf:./mine"."""
+"""Models of transformers, from the hub or a local folder: "hf:google/vit-base-patch16-224", "hf:./mine"."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +11,9 @@ from PIL import Image
 from seewhy.data.image import read
 from seewhy.data.preprocess import Preprocess
 from seewhy.types import ModelError
+from seewhy.wording import some
 from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
+from seewhy.zoo.named import names_of
 from seewhy.zoo.optional import broken_torchvision, optional, unreachable
 from seewhy.zoo.weights import load_file
 
@@ -22,9 +23,13 @@ FILTERS: dict[int, Any] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubi
 
 
 def load_hf(request: Request) -> Loaded:
-    """An image classifier of transformers with its processor turned into a `Preprocess`, and the names in its config.
+    """A model of transformers with its processor turned into a `Preprocess`, and the names in its config.
 
+    It is of the class that its config says it was saved from: a classifier, a detector, CLIP, or one without a head.
     Weights are read from safetensors only, and code in the repository runs only with `trust_code=True`.
+
+    Raises:
+        ModelError: weights that cannot be had, or that lack some of the model's tensors, which would be random.
     """
     library = optional("transformers", "hf", request.full_name)
     module, notes = _built(library, request)
@@ -32,8 +37,8 @@ def load_hf(request: Request) -> Loaded:
     preprocess, preprocess_notes = (
         preprocess_of(processor) if processor is not None else (None, (_unknown("it has no processor"),))
     )
-    own = _labels(module.config.id2label)
-    labels = request.checked_labels(own, module.config.num_labels)
+    own = names_of(module.config.id2label)
+    labels = request.checked_labels(own, module.config.num_labels if own or request.head else None)
     label_notes = () if labels else ("no labels: its config names none; give labels=",)
     return Loaded(module.eval(), preprocess, labels, request.full_name, notes, preprocess_notes, label_notes)
 
@@ -65,21 +70,51 @@ def preprocess_of(processor: Any) -> tuple[Preprocess | None, tuple[str, ...]]:
 
 def _built(library: ModuleType, request: Request) -> tuple[Any, tuple[str, ...]]:
     code = request.trust_code
+    head = {} if request.head is None else {"num_labels": request.head}
     try:
-        auto = library.AutoModelForImageClassification
-        if request.weights is None:
-            return auto.from_pretrained(request.name, use_safetensors=True, trust_remote_code=code), ()
-        head = {} if request.head is None else {"num_labels": request.head}
         config = library.AutoConfig.from_pretrained(request.name, trust_remote_code=code, **head)
-        module = auto.from_config(config, trust_remote_code=code)
+        kind = _kind(library, config)
+        if request.weights is None:
+            options = {"use_safetensors": True, "trust_remote_code": code, "output_loading_info": True}
+            return _complete(request, *kind.from_pretrained(request.name, **options)), ()
+        auto = kind.__name__.startswith("Auto")
+        module = kind.from_config(config, trust_remote_code=code) if auto else kind(config)
+    except ModelError:
+        raise
     except (ImportError, RuntimeError) as error:
         broken = broken_torchvision()
-        if broken is None:
+        if broken is None and isinstance(error, RuntimeError):
             raise
-        raise ModelError(broken) from error
-    except (OSError, ValueError) as error:  # ValueError: a repository with code of its own, or another task
+        raise ModelError(broken) if broken else unreachable(request.full_name, error) from error
+    except (OSError, ValueError) as error:  # ValueError: a repository with code of its own
         raise unreachable(request.full_name, error) from error
     return module, (RANDOM_NOTE,) if request.weights == "random" else load_file(module, request)
+
+
+def _kind(library: ModuleType, config: Any) -> Any:
+    """The class that the weights were saved from, or the way to one of the repository's own code.
+
+    Where the config names none, an image classifier, whose weights are complete or refused like those of any other.
+    """
+    names: Sequence[str] = config.architectures or ()
+    known = next((getattr(library, name) for name in names if hasattr(library, name)), None)
+    own: dict[str, str] = getattr(config, "auto_map", None) or {}
+    auto = next(
+        (key for key, path in own.items() if path.rpartition(".")[2] in names), "AutoModelForImageClassification"
+    )
+    return known or getattr(library, auto)
+
+
+def _complete(request: Request, module: Any, found: Mapping[str, Any]) -> Any:
+    """The model itself, none of whose weights were made up."""
+    missing = sorted(map(str, found["missing_keys"]))
+    if missing:
+        raise ModelError(
+            f"{request.full_name} lacks {len(missing)} of the {len(module.state_dict())} tensors of a "
+            f"{type(module).__name__} ({some(missing)}), which would be random; load the model that it was trained as, "
+            "or build and load it yourself and pass the module"
+        )
+    return module
 
 
 def _processor(library: ModuleType, request: Request) -> Any | None:
@@ -121,12 +156,6 @@ def _differs(processor: Any, preprocess: Preprocess) -> bool:
     if theirs.shape != ours.shape:
         return True
     return (theirs - ours).abs().max().item() > LEVELS / preprocess.scale / min(preprocess.std)
-
-
-def _labels(id2label: dict[int, str]) -> tuple[str, ...] | None:
-    """The names in index order; None for the "LABEL_0" that transformers makes up where nobody named the classes."""
-    names = tuple(id2label[index] for index in sorted(id2label))
-    return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
 def _unknown(reason: str) -> str:
