@@ -242,8 +242,8 @@ def test_what_is_no_similarity(asked, text):
     ("asked", "text"),
     [
         (Similarity(torch.ones(4)), "got a reference of 4 numbers; the model's output has 5: give as many"),
-        (Similarity(R[:2]), "got 2 references for 3 images; give one vector for all, or one for each"),
-        (Similarity([0, 1]), "got 2 numbers of other images for 3 images; give one for all, or for each"),
+        (Similarity(R[:2]), "got 2 references for 3 images; give one for all, or exactly one for each"),
+        (Similarity([0, 1]), "got 2 numbers of other images for 3 images; give one for all, or exactly one for each"),
         (Similarity(7), "got image 7 as the reference, of a batch of 3: 0 to 2; of another batch, give its embedding"),
         (
             Similarity([1, 1, 0]),

@@ -133,7 +133,7 @@ def test_numbers_that_are_not_there(target, message):
 
 
 def test_a_name_where_the_model_has_none():
-    with pytest.raises(TargetError, match=r"got the name 'age', but this model comes without; pass labels="):
+    with pytest.raises(TargetError, match=r"got the label 'age', but this model comes without labels; pass labels="):
         seewhy.explain(regressor(), images(), Value("age"))
 
 

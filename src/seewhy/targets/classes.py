@@ -12,15 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from seewhy.labels import find_label
+from seewhy.targets.arguments import Class, Classes, class_index, classes_of, for_each, plain, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
 from seewhy.targets.question import Open, Question, as_target, is_question
 from seewhy.targets.reading import KINDS, READ, WORDS, Kind, column
 from seewhy.targets.walking import leaves
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
-
-Class = int | str
-"""A class by index, or by one of its labels."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,8 @@ class ClassScore:
                 "Region(class) where there is a score at every pixel, pass a function of (output, rows) that returns "
                 "one score per image, or say by output= which tensor holds class scores"
             )
-        listed = self.classes if isinstance(self.classes, tuple) else (self.classes,)
-        if len(listed) not in (1, question.images):
-            raise TargetError(_wrong_number(len(listed), question.images))
-        indices = tuple(_index(each, question) for each in listed)
+        listed = for_each(self.classes, question.images, "targets")
+        indices = tuple(class_index(each, question) for each in listed)
         kind = KINDS[question.squashed].get(self.kind, self.kind)
         return replace(self, kind=kind, classes=indices, path=path)
 
@@ -85,7 +80,7 @@ class ClassScore:
     __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
-def Logit(classes: Class | Sequence[Class]) -> ClassScore:
+def Logit(classes: Classes) -> ClassScore:
     """The score before the softmax, y_c: the target of the Grad-CAM paper.
 
     Of a model that puts out probabilities p: of a sigmoid's, log p_c - log(1 - p_c), which is y_c; of a softmax's,
@@ -97,7 +92,7 @@ def Logit(classes: Class | Sequence[Class]) -> ClassScore:
     return ClassScore("logit", classes_of(classes))
 
 
-def Probability(classes: Class | Sequence[Class]) -> ClassScore:
+def Probability(classes: Classes) -> ClassScore:
     """p_c = softmax(y)_c; of a single logit, its sigmoid; of a model that puts out probabilities, these.
 
     Its gradient is p_c (dy_c - sum_k p_k dy_k): it vanishes where the model is sure. Prefer the log-probability there.
@@ -105,12 +100,12 @@ def Probability(classes: Class | Sequence[Class]) -> ClassScore:
     return ClassScore("probability", classes_of(classes))
 
 
-def LogProbability(classes: Class | Sequence[Class]) -> ClassScore:
+def LogProbability(classes: Classes) -> ClassScore:
     """log p_c = log softmax(y)_c: the class against all others; does not vanish where the model is sure of another."""
     return ClassScore("log_probability", classes_of(classes))
 
 
-def ReST(classes: Class | Sequence[Class]) -> Sum:
+def ReST(classes: Classes) -> Sum:
     """y_c + log p_c: the residual of the softmax is added to the logit, so that the other classes are heard too.
 
     Of a model that puts out the probabilities of a softmax it is 2 log p_c: these do not tell y_c alone (see `Logit`).
@@ -127,7 +122,7 @@ def parse(target: Any, images: int) -> Target | Open:
     Raises:
         TargetError: a sequence of the wrong length, or nothing that can be a target.
     """
-    target = _plain(target)
+    target = plain(target)
     if isinstance(target, bool):
         raise TargetError(
             f"got {target!r} as a target; give a class index, a label, a target or a function of the output"
@@ -140,22 +135,6 @@ def parse(target: Any, images: int) -> Target | Open:
         what = f"the class {target.__name__}" if isinstance(target, type) else type(target).__name__
         raise TargetError(f"got {what} as a target; give a class index, a label, a target or a function")
     return target if isinstance(target, Open) else as_target(target)
-
-
-def classes_of(given: Any) -> Class | tuple[Class, ...]:
-    """A class, or one for each image, checked to be indices and labels.
-
-    Raises:
-        TargetError: it is another thing.
-    """
-    given = _plain(given)
-    listed = [_plain(each) for each in given] if isinstance(given, list | tuple | range) else [given]
-    for each in listed:
-        if isinstance(each, bool) or not isinstance(each, int | str):
-            raise TargetError(
-                f"got {each!r} as a class; give its index or its label, or a list with one for each image"
-            )
-    return listed[0] if not isinstance(given, list | tuple | range) else tuple(listed)
 
 
 def describe(target: Target | Open, question: Question, image: int) -> str:
@@ -202,42 +181,12 @@ def _is_flat(asked: ClassScore, probabilities: Float[Tensor, "b k"], question: Q
 
 def _one_each(listed: Sequence[Any], images: int) -> Target | Open:
     if len(listed) != images:
-        raise TargetError(_wrong_number(len(listed), images))
-    listed = [_plain(each) for each in listed]
+        hint = "; did you mean compare, which asks several questions of each image?" if images == 1 else ""
+        raise TargetError(wrong_number(len(listed), images, "targets") + hint)
+    listed = [plain(each) for each in listed]
     if all(isinstance(each, int | str) and not isinstance(each, bool) for each in listed):
         return ClassScore("score", tuple(listed))
     return Each(tuple(parse(each, 1) for each in listed))
-
-
-def _wrong_number(targets: int, images: int) -> str:
-    hint = "; did you mean compare, which asks several questions of each image?" if images == 1 else ""
-    plural = "s" * (images != 1)
-    return f"got {targets} targets for {images} image{plural}; give one for all, or exactly one for each{hint}"
-
-
-def _plain(given: Any) -> Any:
-    """A tensor, an array or a number of numpy's as Python's own."""
-    return given.tolist() if hasattr(given, "tolist") and not callable(given) else given
-
-
-def _index(which: Class, question: Question) -> int:
-    if isinstance(which, str):
-        if question.labels is None:
-            raise TargetError(
-                f"got the label {which!r}, but this model comes without labels; pass labels=, or an index"
-            )
-        found = find_label(question.labels, which)
-        if question.of_two and found == 0:
-            raise TargetError(
-                f"the model's only score speaks for {question.labels[1]!r}; what speaks for {which!r} is what speaks "
-                "against it: -Logit(0)"
-            )
-        return 0 if question.of_two else found
-    if not 0 <= which < question.classes:
-        raise TargetError(
-            f"class {which} is out of range; the model has {question.classes} classes: 0 to {question.classes - 1}"
-        )
-    return int(which)
 
 
 def _part(term: Target | Open, question: Question, image: int) -> str:

@@ -3,17 +3,17 @@
 They become targets of fixed classes once; changed copies of an image never take new ones.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.arguments import Classes, classes_of, whole
 from seewhy.targets.arithmetic import ARITHMETIC
-from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_of
+from seewhy.targets.classes import ClassScore, Logit, class_of
 from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, resolve
 from seewhy.targets.reading import logits_of
@@ -27,11 +27,11 @@ _NEAREST = 3
 class Rank:
     """The score of the class that comes in at this place with each image: 1 is the predicted class."""
 
-    place: int = 1
+    place: SupportsIndex = 1
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.place):
-            raise TargetError(f"got {self.place!r} as a place; give a whole number, where 1 is the predicted class")
+        if (whole(self.place) or 0) < 1:
+            raise TargetError(f"got {self.place!r} as a place; give a whole number from 1 on, the predicted class")
 
     def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> ClassScore:
         """The classes at this place, as a target.
@@ -40,12 +40,13 @@ class Rank:
             TargetError: there are not that many classes.
         """
         _check_ranked(question)
-        if not 1 <= self.place <= scores.shape[1]:
+        place = cast(int, whole(self.place))
+        if place > scores.shape[1]:
             raise TargetError(
-                f"got place {self.place} among the scores; the model has {scores.shape[1]} classes, so give 1 to "
+                f"got place {place} among the scores; the model has {scores.shape[1]} classes, so give 1 to "
                 f"{scores.shape[1]}"
             )
-        indices = scores.topk(self.place, dim=1).indices[:, -1]
+        indices = scores.topk(place, dim=1).indices[:, -1]
         return ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
 
     __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
@@ -78,8 +79,8 @@ class Contrast:
         arXiv:2501.11309.
     """
 
-    classes: Class | Sequence[Class] | None = None
-    references: int | str | Sequence[Class] | None = None
+    classes: Classes | None = None
+    references: Classes | None = None
     gamma: float = 1.0
     weighting: str = "softmax"
 
@@ -118,7 +119,8 @@ class Contrast:
     def _others(
         self, logits: Float[Tensor, "b k"], own: tuple[int, ...], question: Question
     ) -> tuple[tuple[int, ...], ...]:
-        if self.references is not None and not _is_whole(self.references):
+        asked_for = whole(self.references)
+        if self.references is not None and asked_for is None:
             return (self._named(logits, own, question),) * question.images
         rivals = question.classes - 1
         if rivals == 0:
@@ -126,7 +128,7 @@ class Contrast:
                 "a contrast is with other classes, and the model has a single score; ask for Logit(0), or -Logit(0) "
                 "for what speaks against it"
             )
-        count = min(_NEAREST, rivals) if self.references is None else cast(int, self.references)
+        count = min(_NEAREST, rivals) if asked_for is None else asked_for
         if not 1 <= count <= rivals:
             raise TargetError(f"asked for {count} classes to contrast with; the model has {rivals} others")
         distance = (logits - logits.gather(1, torch.tensor(own, device=logits.device)[:, None])).abs()
@@ -176,10 +178,6 @@ class Weighed:
         """The contrast in words: `Egyptian cat against tabby, tiger cat`."""
         others = ", ".join(question.label(index) for index in self.others[image])
         return f"{question.label(self.own[image])} against {others}"
-
-
-def _is_whole(given: Any) -> bool:
-    return isinstance(given, int) and not isinstance(given, bool)
 
 
 def _check_ranked(question: Question) -> None:

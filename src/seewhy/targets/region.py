@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seewhy.targets.arguments import Class, classes_of
 from seewhy.targets.arithmetic import ARITHMETIC, Each
-from seewhy.targets.classes import Class, ClassScore, Logit, class_of, classes_of
+from seewhy.targets.classes import ClassScore, Logit, class_of
 from seewhy.targets.dense import at, background, claims, counted, dense_scores, is_bare, is_dense, nearest
 from seewhy.targets.question import Open, Question, Squashing, resolve
 from seewhy.targets.ranked import Rank

@@ -1,6 +1,5 @@
 """Questions about embeddings: how alike is what the model makes of an image and a reference, which is held fixed."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.arguments import for_each, plain, wholes, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.embedding import Reader, check_reader, reader_of, vectors_in
 from seewhy.targets.question import Question
@@ -46,7 +46,7 @@ class Similarity:
     kind: str = "cosine"
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
+        if not isinstance(cast(object, self.kind), str) or self.kind not in _KINDS:
             raise TargetError(f"kind is {self.kind!r}; it is {', '.join(map(repr, _KINDS))}: choose one of them")
         check_reader(self.read)
         _reference_of(self.to)
@@ -97,7 +97,7 @@ class Likeness:
 
 def _reference_of(to: Any) -> Tensor | tuple[int, ...]:
     """A reference as it was given: vectors, or the numbers of other images."""
-    listed = to.tolist() if isinstance(to, Tensor | np.ndarray) and not _is_floating(to) else to
+    listed = plain(to) if isinstance(to, Tensor | np.ndarray) and not _is_floating(to) else to
     if isinstance(listed, Tensor | np.ndarray):
         vectors = torch.as_tensor(listed).detach()
         if vectors.ndim not in (1, 2) or 0 in vectors.shape or not bool(vectors.isfinite().all()):
@@ -106,13 +106,13 @@ def _reference_of(to: Any) -> Tensor | tuple[int, ...]:
                 "image (b d)"
             )
         return vectors
-    numbers = listed if isinstance(listed, list | tuple) else [listed]
-    if not numbers or not all(isinstance(each, int) and not isinstance(each, bool) for each in numbers):
+    numbers = wholes(listed if isinstance(listed, list | tuple) else [listed])
+    if not numbers:
         raise TargetError(
             f"got {to!r} as the reference; give a tensor (d) or (b d), or the number of another image of the batch; "
             "texts are the classes of a CLIP: explain(model, inputs, text, labels=texts)"
         )
-    return tuple(cast(Sequence[int], numbers))
+    return tuple(numbers)
 
 
 def _given(vectors: Tensor, own: Float[Tensor, "b d"], name: str) -> Float[Tensor, "b d"]:
@@ -120,17 +120,13 @@ def _given(vectors: Tensor, own: Float[Tensor, "b d"], name: str) -> Float[Tenso
     if vectors.shape[-1] != d:
         raise TargetError(f"got a reference of {vectors.shape[-1]} numbers; {name} has {d}: give as many")
     if vectors.ndim == 2 and len(vectors) not in (1, b):
-        raise TargetError(
-            f"got {len(vectors)} references for {b} image{'s' * (b != 1)}; give one vector for all, or one for each"
-        )
+        raise TargetError(wrong_number(len(vectors), b, "references"))
     return vectors.to(own).expand(b, d)
 
 
 def _other(own: Float[Tensor, "b d"], numbers: tuple[int, ...], question: Question) -> Float[Tensor, "b d"]:
     b = question.images
-    if len(numbers) not in (1, b):
-        raise TargetError(f"got {len(numbers)} numbers of other images for {b} images; give one for all, or for each")
-    each = numbers if len(numbers) == b else numbers * b
+    each = for_each(numbers, b, "numbers of other images")
     for number in each:
         if not 0 <= number < b:
             raise TargetError(

@@ -6,12 +6,13 @@ answers of all its words.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, SupportsIndex, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.arguments import plain, whole, wholes, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.question import Question
 from seewhy.targets.reading import logits_of
@@ -21,7 +22,7 @@ from seewhy.types import Path, Rows, Scores, TargetError, follow
 Ids = tuple[tuple[int, ...], ...]
 
 
-def Sentence(ids: Any, tokenizer: Any = None, *, prompt: int | None = None, shift: int = 1) -> "Tokens":
+def Sentence(ids: Any, tokenizer: Any = None, *, prompt: SupportsIndex | None = None, shift: int = 1) -> "Tokens":
     """The log-probability of a sentence, word by word: what the gradient of a caption is taken of.
 
     sum_t log p(w_t | w_<t, image),   log p(. | w_<t, image) = log softmax of row n - T + t - shift
@@ -118,16 +119,17 @@ class Tokens:
             TargetError: there is no such place.
         """
         length = self._length
-        for place in places:
-            if isinstance(place, bool) or not isinstance(place, int):
+        numbers = [whole(place) for place in places]
+        for place, number in zip(places, numbers, strict=True):
+            if number is None:
                 raise TargetError(f"got {place!r} as a place; give whole numbers from 0 to {length - 1}")
-            if not -length <= place < length:
+            if not -length <= number < length:
                 raise TargetError(f"place {place} is out of range; the sentence has {length} ids: 0 to {length - 1}")
         if not places:
             raise TargetError("got no place of the sentence; name at least one")
-        return self._of((tuple(place % length for place in places),) * len(self.ids))
+        return self._of((tuple(number % length for number in numbers if number is not None),) * len(self.ids))
 
-    def instead(self, text: str | int, other: str | int) -> "Tokens":
+    def instead(self, text: str | SupportsIndex, other: str | SupportsIndex) -> "Tokens":
         """The log-probability of another word in the place of one of the sentence: why not this?
 
         `s.phrase("dog") - s.instead("dog", "cat")` asks why it is a dog rather than a cat.
@@ -139,7 +141,7 @@ class Tokens:
         Raises:
             TargetError: words of several tokens, or that are not in the sentence or the vocabulary.
         """
-        said = self.at(text) if isinstance(text, int) else self.phrase(text)
+        said = self.phrase(text) if isinstance(text, str) else self.at(text)
         if any(len(places) > 1 for places in said.asked):
             raise TargetError(
                 f"{text!r} is {max(map(len, said.asked))} tokens long, and one token can stand in the place of one "
@@ -147,7 +149,7 @@ class Tokens:
             )
         ids: list[tuple[int, ...]] = []
         for row, (place,) in zip(self.ids, said.asked, strict=True):
-            new = other if isinstance(other, int) else id_of(other, row[place], self.tokenizer)
+            new = id_of(other, row[place], self.tokenizer) if isinstance(other, str) else _id(other)
             ids.append((*row[:place], new, *row[place + 1 :]))
         return replace(said, ids=tuple(ids), texts=_texts(ids, said.asked, self.tokenizer))
 
@@ -164,10 +166,7 @@ class Tokens:
                 "vocabulary); say by output= which of the model's outputs holds the logits of words"
             )
         if len(self.ids) not in (1, question.images):
-            raise TargetError(
-                f"got {len(self.ids)} sentences for {question.images} image{'s' * (question.images > 1)}; give one for "
-                "all, or exactly one for each"
-            )
+            raise TargetError(wrong_number(len(self.ids), question.images, "sentences"))
         for ids, asked in zip(self.ids, self.asked, strict=True):
             _check_fits(ids, asked, question.shape, self.shift)
         return replace(self, path=path, probabilities=_are_probabilities(follow(question.output, path)))
@@ -204,36 +203,42 @@ class Tokens:
 
 
 def _ids(given: Any) -> Ids:
-    plain = given.tolist() if hasattr(given, "tolist") else given
-    listed = cast(Sequence[Any], plain) if isinstance(plain, list | tuple) else []
-    if listed and all(isinstance(row, list | tuple) for row in listed):
-        rows = [tuple(cast(Sequence[Any], row)) for row in listed]
-    else:
-        rows = [tuple(listed)]
-    whole = all(isinstance(each, int) and not isinstance(each, bool) for row in rows for each in row)
-    if not rows[0] or not whole:
+    listed = plain(given)
+    if isinstance(listed, list | tuple):
+        listed = [plain(row) for row in cast(Sequence[Any], listed)]  # a list of tensors
+    nested = isinstance(listed, list) and all(isinstance(row, list | tuple) for row in listed)
+    rows = [wholes(row) for row in (listed if nested and listed else [listed])]
+    if not rows[0] or None in rows:
         raise TargetError(
             f"got {type(given).__name__} as the ids of a sentence; give the whole numbers that went into the model, "
             "such as tokenizer(text)['input_ids'] or what model.generate returned"
         )
-    lengths = {len(row) for row in rows}
+    lengths = {len(row or ()) for row in rows}
     if len(lengths) > 1:
         raise TargetError(
             f"got sentences of {' and '.join(map(str, sorted(lengths)))} ids; pad them to one length, as the model got "
             "them"
         )
-    return tuple(rows)
+    return tuple(tuple(row or ()) for row in rows)
+
+
+def _id(given: Any) -> int:
+    number = whole(given)
+    if number is None:
+        raise TargetError(f"got {given!r} in the place of a word; give a word, or an id, a whole number")
+    return number
 
 
 def _prompt(given: Any, length: int) -> int:
     if given is None:
         return 0
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < length:
+    number = whole(given)
+    if number is None or not 0 <= number < length:
         raise TargetError(
             f"prompt is {given!r}; it is how many of the {length} ids were given to the model ahead of what it says: "
             f"0 to {length - 1}"
         )
-    return given
+    return number
 
 
 def _texts(ids: Sequence[tuple[int, ...]], asked: Sequence[tuple[int, ...]], tokenizer: Any) -> tuple[str, ...]:

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.labels import find_label
+from seewhy.targets.arguments import Classes, class_index, classes_of, for_each, plain
 from seewhy.targets.arithmetic import ARITHMETIC
-from seewhy.targets.classes import Class, classes_of
 from seewhy.targets.question import Question
 from seewhy.types import Path, Rows, Scores, TargetError, follow
 
@@ -36,7 +35,7 @@ class Value:
         TargetError: an argument of another kind.
     """
 
-    index: Class | Sequence[Class] = 0
+    index: Classes = 0
     towards: float | Sequence[float] | None = None
 
     def __post_init__(self) -> None:
@@ -56,14 +55,9 @@ class Value:
                 f"a number was asked for, but the scores have the shape {question.shape}, not (images,) or (images, "
                 "numbers); ask Region() where there is a score at every pixel, or pass a function of (output, rows)"
             )
-        given = classes_of(self.index)
-        which = tuple(_index(each, question) for each in (given if isinstance(given, tuple) else (given,)))
-        towards = None if self.towards is None else _numbers(self.towards)
-        for what, count in (("indices", len(which)), ("values to go towards", len(towards or (0,)))):
-            if count not in (1, images):
-                raise TargetError(f"got {count} {what} for {images} images; give one for all, or exactly one for each")
-        spread = None if towards is None else towards * (images // len(towards))
-        settled = Number(which * (images // len(which)), spread, path)
+        which = for_each(classes_of(self.index), images, "indices")
+        spread = None if self.towards is None else for_each(_numbers(self.towards), images, "values to go towards")
+        settled = Number(tuple(class_index(each, question, "Value") for each in which), spread, path)
         if spread is not None:
             distance = settled(question.output, torch.arange(images, device=scores.device))
             for image in question.asked:
@@ -107,7 +101,7 @@ class Number:
     def told(self, question: Question, image: int) -> str:
         """The number in words: `age`, `value 2`, `age towards 30`."""
         index = self.indices[image]
-        name = question.labels[index] if question.labels and not question.of_two else f"value {index}"
+        name = question.labels[index + question.of_two] if question.labels else f"value {index}"
         return name if self.towards is None else f"{name} towards {self.towards[image]:g}"
 
     def _columns(self, rows: Rows) -> Tensor:
@@ -120,22 +114,8 @@ class Number:
         return torch.tensor(self.towards, device=rows.device, dtype=own.dtype)[rows]
 
 
-def _index(which: Class, question: Question) -> int:
-    if isinstance(which, str):
-        if question.labels is None:
-            raise TargetError(f"got the name {which!r}, but this model comes without; pass labels=, or an index")
-        return find_label(question.labels, which)
-    if not 0 <= which < question.classes:
-        plural = "s" * (question.classes != 1)
-        raise TargetError(
-            f"value {which} is out of range; the model puts out {question.classes} number{plural} for each image: "
-            f"indices 0 to {question.classes - 1}"
-        )
-    return int(which)
-
-
 def _numbers(towards: Any) -> tuple[float, ...]:
-    given = towards.tolist() if hasattr(towards, "tolist") else towards
+    given = plain(towards)
     listed: list[Any] = list(cast(Sequence[Any], given)) if isinstance(given, list | tuple) else [given]
     for each in listed:
         if isinstance(each, bool) or not isinstance(each, Real) or not math.isfinite(each):
