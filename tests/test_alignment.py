@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.graph import get_gradient_edge
 
-from seewhy.model.alignment import Placement, analytic, measured, place, probe, tile
+from seewhy.model import alignment
+from seewhy.model.alignment import Placement, analytic, measured, probe, tile
 from seewhy.tensor import resize
 
 DOUBLE = torch.float64
@@ -21,6 +22,12 @@ def recorded(net, size, *, channels=1, value=None):
     leaf = (leaf if value is None else torch.full_like(leaf, value)).requires_grad_()
     output = net(leaf.clone())
     return leaf, output, get_gradient_edge(output)
+
+
+def place(edge, shape, leaf, grid, *to_cells):
+    """As a layer of this grid is laid: where arithmetic knows nothing, as tiles."""
+    reckoned = analytic(edge, leaf, grid)
+    return alignment.place(edge, shape, leaf, grid, reckoned, *to_cells) if reckoned else tile(grid, tuple(leaf.shape[2:]))
 
 
 def seen_centers(leaf, output):

@@ -126,6 +126,7 @@ def place(
     shape: Sequence[int],
     leaf: Float[Tensor, "b c *s"],
     grid: Sequence[int],
+    reckoned: Placement,
     to_cells: Callable[[Tensor], Tensor] = lambda raw: raw,
 ) -> Placement:
     """Where to lay the cells: as far apart as the network strides, moved where arithmetic and a gradient both say so.
@@ -133,14 +134,18 @@ def place(
     Arithmetic says how far apart the cells are, and whether the middle of the grid can be off the middle of the picture
     by a notable part of a cell; only then the backward pass of `measured` is spent, which says where it does look. Axes
     that the arithmetic cannot tell apart share one shift, which halves the variance. Cells that are nowhere notably off
-    their tiles stay there, and so do tokens that attend to one another and whatever the arithmetic does not know.
-    Args: as for `measured`; `grid` in cells.
+    their tiles stay there.
+
+    Args:
+        edge: as for `measured`.
+        shape: as for `measured`.
+        leaf: as for `measured`.
+        grid: cells along each axis.
+        reckoned: where arithmetic has the cells, see `analytic`.
+        to_cells: as for `measured`.
     """
     size = tuple(leaf.shape[2:])
     usual = tile(grid, size)
-    reckoned = analytic(edge, leaf, grid)
-    if reckoned is None:
-        return usual
     middle = reckoned.shift(size, grid)
     raised = [abs(shift) > _notable(cell) for shift, cell in zip(middle, reckoned.stride, strict=True)]
     shift = (0.0,) * len(grid)

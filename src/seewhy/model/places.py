@@ -10,6 +10,7 @@ from seewhy.model.alignment import Placement
 from seewhy.model.blocks import Block
 from seewhy.model.layers import Choice, resolve
 from seewhy.model.observe import passed_back
+from seewhy.model.order import elsewhere
 from seewhy.model.selection import select
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
@@ -17,6 +18,11 @@ from seewhy.model.trace import Trace
 from seewhy.types import Selection
 
 LayerName = str | nn.Module
+
+_ELSEWHERE = (
+    "its cells read other places of the image than those where they stand (a flip, transposition or other order inside "
+    "the model), so its map lies over the wrong places; name a layer ahead of that, or a pixel method"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Auto:
 class Place:
     """A layer that maps are made of: its tensor, how that is laid out, and where its cells look.
 
-    `why` says why it was taken, `laid` how its cells are laid where that is not as tiles.
+    `why` says why it was taken, `laid` how its cells are laid where that is not as tiles, and `doubt` what makes that
+    meaningless.
     """
 
     name: str
@@ -40,6 +47,7 @@ class Place:
     placement: Placement
     why: tuple[str, ...]
     laid: tuple[str, ...]
+    doubt: str = ""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -89,30 +97,36 @@ def _last_block(trace: Trace, found: Mapping[int, Block]) -> Choice:
 
 
 def _place(trace: Trace, choice: Choice, align: str, *, told: bool) -> Place:
-    placement, notes = _placement(trace, choice, align)
+    placement, notes, doubt = _placement(trace, choice, align)
     reason = (f"layer {choice.name}: {choice.reason}",) if told and choice.reason else ()
-    return Place(choice.name, choice.spot, choice.shape, choice.layout, placement, (*reason, *choice.notes), notes)
+    why = (*reason, *choice.notes)
+    return Place(choice.name, choice.spot, choice.shape, choice.layout, placement, why, notes, doubt)
 
 
-def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tuple[str, ...]]:
+def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tuple[str, ...], str]:
+    """Where the cells are laid, what is said of that, and what speaks against it."""
     tiles = alignment.tile(choice.grid, trace.size)
     if align == "tile":
-        return tiles, ()
+        return tiles, (), ""
     edge, shape = trace.edge(choice.name, choice.spot.index)
-    if align == "analytic":
-        placement = alignment.analytic(edge, trace.image, choice.grid)
-        missing = (
-            f"layer {choice.name}: receptive fields cannot be reckoned through this model; cells are laid as tiles"
-        )
-        return (placement, ()) if placement else (tiles, (missing,))
+    reckoned = alignment.analytic(edge, trace.image, choice.grid)
+    if reckoned and align == "analytic":
+        return reckoned, (), ""
     with passed_back(trace.model):
-        placement = alignment.place(edge, shape, trace.image, choice.grid, choice.layout.to_cells)
-    return placement, () if placement.kind == "tile" else (
-        _moved(choice.name, placement, tiles, trace.size, choice.grid),
-    )
+        if reckoned:
+            placement = alignment.place(edge, shape, trace.image, choice.grid, reckoned, choice.layout.to_cells)
+            return placement, _moved(choice.name, placement, tiles, trace.size, choice.grid), ""
+        doubt = _ELSEWHERE if elsewhere(edge, shape, trace.image, choice.layout.to_cells) else ""
+    said = "receptive fields cannot be reckoned through this model; cells are laid as tiles"
+    notes = (f"layer {choice.name}: {said}",) if align == "analytic" else ()
+    return tiles, notes, doubt and f"layer {choice.name}: {doubt}"
 
 
-def _moved(name: str, placement: Placement, tiles: Placement, size: Sequence[int], grid: Sequence[int]) -> str:
+def _moved(
+    name: str, placement: Placement, tiles: Placement, size: Sequence[int], grid: Sequence[int]
+) -> tuple[str, ...]:
+    if placement.kind == "tile":
+        return ()
     moved = placement.shift(size, grid)
     said: list[str] = []
     if any(abs(pixels) > 0.05 for pixels in moved):
@@ -120,7 +134,7 @@ def _moved(name: str, placement: Placement, tiles: Placement, size: Sequence[int
         said.append(f"look ({shift}) pixels off their tiles, as measured")
     if placement.stride != tiles.stride:
         said.append(f"lie {_pixels(placement.stride)} pixels apart instead of {_pixels(tiles.stride)}, as it strides")
-    return f"layer {name}: its cells {' and '.join(said)}; the map is laid accordingly"
+    return (f"layer {name}: its cells {' and '.join(said)}; the map is laid accordingly",)
 
 
 def _pixels(lengths: Sequence[float]) -> str:
