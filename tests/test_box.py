@@ -246,7 +246,7 @@ ERRORS: list[tuple[Any, str]] = [
     ({"index": 999}, "image 0: there is no box 999, they are counted from 0; choose one of these {n}: 0: "),
     (
         {"point": (31.5, 47.5)},
-        "no box holds the point (31.5, 47.5) (row, column); choose one of these {n}, the ",
+        "no box holds the point (31.5, 47.5) (row, column) of 32x48 pixels; choose one of these {n}, the ",
     ),
     ({"label": 9}, "no box is called 'class 9'; choose one of these {n}: 0: "),
     ({"label": "dog"}, "got the label 'dog', but this model comes without labels; pass labels=, or an index"),

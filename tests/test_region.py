@@ -133,7 +133,7 @@ def test_probabilities_of_a_softmax_are_read_by_their_logarithm():
         expected = (model(x)[:, 2].log() * mask).flatten(1).sum(1)
     e = seewhy.explain(model, x, 2)
     torch.testing.assert_close(e.scores, expected)
-    assert any("log p stands for the logits" in note for note in e.notes)
+    assert any("log p stands for the logit behind it" in note for note in e.notes)
 
 
 def slow_nearest(mask, size):
@@ -366,7 +366,7 @@ FULL = torch.ones(24, 20, dtype=torch.bool)
         (7, r"class 7 is out of range; the model has 4 classes: 0 to 3"),
         (
             Region(1, mask=FULL[:5, :5]),
-            r"got a mask of shape \(5, 5\); it has the size of the images, 24x20, or of the model's output, 6x5, and "
+            r"got a mask of shape \(5, 5\); it has the size of the images of 24x20 pixels, or of the model's output, 6x5, and "
             r"if it has an axis of images, 2 of them: resize it",
         ),
         (Region(1, mask=FULL.expand(3, -1, -1)), r"got a mask of shape \(3, 24, 20\); .* 2 of them: resize it"),

@@ -19,6 +19,7 @@ from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
 from seewhy.targets.classes import class_of, describe, parse, saturates
+from seewhy.targets.marked import marked
 from seewhy.targets.question import Question, resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.region import over_places
@@ -177,6 +178,7 @@ def _explanation(
         model=seen.subject.name,
         pictures=seen.subject.pictures,
         residual=residual,
+        asked=tuple(marked(target, question, image) for image in images),
     )
 
 

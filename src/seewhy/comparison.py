@@ -37,7 +37,13 @@ class Comparison:
         return self.explanations[index]
 
     def figure(
-        self, image: int = 0, *, columns: int | None = None, photo: bool = True, signed: bool | None = None
+        self,
+        image: int = 0,
+        *,
+        columns: int | None = None,
+        photo: bool = True,
+        signed: bool | None = None,
+        asked: bool = True,
     ) -> Image.Image:
         """One image's maps side by side, after the photo itself, with captions and the color bars that they need.
 
@@ -49,9 +55,10 @@ class Comparison:
             columns: panels in a row, instead of the matrix.
             photo: show the photo, too.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
+            asked: draw thinly where what was asked about lies.
         """
         items = [each[image] for each in self]
-        panels = [item.panel(signed=signed) for item in items]
+        panels = [item.panel(signed=signed, asked=asked) for item in items]
         targets, methods, _ = self.shape
         width = len(items) // (targets if targets > 1 else methods)
         matrix = columns is None and 1 < width < len(items)

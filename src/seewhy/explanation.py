@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.item import Item, Picture, bars, gist
+from seewhy.marks import Marks
 from seewhy.render.figure import figure
 from seewhy.render.html import html_of
 from seewhy.saving import Fill, distinct, json_file, release, write
@@ -36,6 +37,8 @@ class Explanation:
         notes: everything that was guessed or chosen, with the reason, and every weakness met.
         units: `raw`: the method's own numbers, comparable between images; `relative`: of maps divided by their maximum;
             `squared`: the spread of an ensemble.
+        asked: for each image where what was asked about lies, in pixels of the photo (of the image itself, where this
+            was no photo): the box, the point, the region. Empty where a question is about no place.
         variant: what was chosen beyond the usual (layers by name, the signed form, another alignment, an ensemble); the
             names of files tell it.
         residual: by how much the parts of a method whose parts should sum to the score (integrated gradients, FullGrad)
@@ -66,6 +69,7 @@ class Explanation:
     of_pixels: bool = False
     residual: Float[Tensor, " b"] | None = None
     variant: str = ""
+    asked: tuple[Marks, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -102,16 +106,18 @@ class Explanation:
             asked_signed=self.asked_signed,
             of_pixels=self.of_pixels,
             variant=self.variant,
+            asked=self.asked[index] if self.asked else Marks(),
         )
 
-    def figure(self, *, columns: int | None = None, signed: bool | None = None) -> Image.Image:
+    def figure(self, *, columns: int | None = None, signed: bool | None = None, asked: bool = True) -> Image.Image:
         """All images side by side, with captions, which name the photos if there are several, and one color bar.
 
         Args:
             columns: panels in a row; by default at most 4.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
+            asked: draw thinly where what was asked about lies.
         """
-        panels = [item.panel(signed=signed, named=len(self) > 1) for item in self]
+        panels = [item.panel(signed=signed, named=len(self) > 1, asked=asked) for item in self]
         return figure(panels, columns=columns, bars=bars([self[0]], signed))
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,7 +142,14 @@ class Explanation:
             "images": list(images),
         }
 
-    def save(self, folder: str | os.PathLike[str], *, boxes: bool = False, signed: bool | None = None) -> list[Path]:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        boxes: bool = False,
+        signed: bool | None = None,
+        asked: bool = True,
+    ) -> list[Path]:
         """Write, for each image, its overlay (PNG) and raw values (npz), and one manifest (JSON) of them all.
 
         They are written under temporary names and then renamed, so that nothing half-written is ever left. An image
@@ -146,6 +159,7 @@ class Explanation:
             folder: made where it is missing.
             boxes: draw the boxes that the manifest lists, those of `Item.boxes()`, on the overlay.
             signed: show negative values too on the overlay. None: where the caller asked for the signed form.
+            asked: draw thinly where what was asked about lies.
 
         Returns:
             The files: overlay and values of each image, and the manifest last.
@@ -153,9 +167,9 @@ class Explanation:
         Raises:
             OutputError: the folder cannot be made or written to.
         """
-        return write(Path(folder), self._files(boxes, signed))
+        return write(Path(folder), self._files(boxes, signed, asked))
 
-    def _files(self, boxes: bool, signed: bool | None) -> Iterator[tuple[str, Fill]]:
+    def _files(self, boxes: bool, signed: bool | None, asked: bool) -> Iterator[tuple[str, Fill]]:
         """One image after the other, so that only one map at its photo's size is in memory at a time."""
         entries: dict[str, dict[str, Any]] = {}
         for item in self:
@@ -163,7 +177,7 @@ class Explanation:
             entries[stem] = {**item.to_dict(), "values": f"{stem}.npz"}
             if item.picture is not None:
                 entries[stem]["overlay"] = f"{stem}.png"
-                picture = item.overlay(boxes=item.boxes() if boxes else (), signed=signed)
+                picture = item.overlay(boxes=item.boxes() if boxes else (), signed=signed, asked=asked)
                 yield f"{stem}.png", partial(picture.save, format="PNG")
             yield f"{stem}.npz", partial(np.savez_compressed, **item.arrays())
         others = f"_and-{len(entries) - 1}-more" if len(entries) > 1 else ""

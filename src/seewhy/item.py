@@ -14,9 +14,10 @@ from torch import Tensor
 
 from seewhy import localize
 from seewhy.data.frame import Frame
+from seewhy.marks import Marks
 from seewhy.render.figure import Panel
 from seewhy.render.html import html_of
-from seewhy.render.overlay import Background, draw_boxes, overlay
+from seewhy.render.overlay import Background, draw_boxes, draw_marks, overlay
 from seewhy.saving import file_name
 from seewhy.types import ShapeError
 from seewhy.wording import by, some
@@ -59,6 +60,7 @@ class Item:
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
         of_pixels: whether the map is one of single pixels, of which a few outshine all others.
         variant: what was chosen beyond the usual, for the names of files.
+        asked: where in the photo lies what was asked about: a box, a point, a region.
     """
 
     map: Float[Tensor, "*s"]
@@ -77,6 +79,7 @@ class Item:
     asked_signed: bool = False
     of_pixels: bool = False
     variant: str = ""
+    asked: Marks = field(default_factory=Marks)
 
     def on_photo(self) -> Float[Tensor, "H W"]:
         """The raw map at the photo's own pixels, aligned to the half pixel; zero where the model did not look."""
@@ -115,6 +118,7 @@ class Item:
         background: Background | None = None,
         signed: bool | None = None,
         boxes: Sequence[localize.Box] = (),
+        asked: bool = True,
     ) -> Image.Image:
         """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is.
 
@@ -125,6 +129,7 @@ class Item:
             background: the `photo`, its `edges`, or the photo in `grey`. None: grey below signs and single pixels.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             boxes: drawn on top, such as `item.boxes(0.5)`.
+            asked: draw thinly, on top, where what was asked about lies.
         """
         heat = self.heat(signed=signed)
         own, _ = self.legend(signed)
@@ -132,6 +137,8 @@ class Item:
         chosen = own if self.shows_sign(signed) else colormap or own
         behind = background or ("grey" if self.shows_sign(signed) or self.of_pixels else "photo")
         drawn = overlay(self._pictured().image, heat, colormap=chosen, opacity=opacity, background=behind)
+        if asked:
+            drawn = draw_marks(drawn, self.asked.boxes, self.asked.points, self.asked.masks)
         return draw_boxes(drawn, [box.xyxy for box in boxes])
 
     def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
@@ -156,10 +163,10 @@ class Item:
             lines.append("no heat: the map is positive nowhere")
         return lines
 
-    def panel(self, *, signed: bool | None = None, named: bool = False) -> Panel:
+    def panel(self, *, signed: bool | None = None, named: bool = False, asked: bool = True) -> Panel:
         """The overlay with its caption, which begins with the photo's name if wanted, ready for a figure."""
         first, *others = self.caption(signed=signed)
-        return Panel(self.overlay(signed=signed), [f"{self.name}: {first}" if named else first, *others])
+        return Panel(self.overlay(signed=signed, asked=asked), [f"{self.name}: {first}" if named else first, *others])
 
     def stem(self) -> str:
         """What its files are called: photo, method, target, its index (labels may be shared), and what was unusual."""
@@ -168,10 +175,11 @@ class Item:
         return f"{file_name(self.name)}_{file_name(f'{self.method}_{self.target}')}{index}{variant}"
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The raw values as they are saved: `map`, `photo` (the map at the photo's pixels), `raw/LAYER`."""
+        """The raw values as they are saved: `map`, `photo` (at the photo's pixels), `raw/LAYER`, `asked/N` (regions)."""
         raw = {f"raw/{name}": values.cpu().numpy() for name, values in self.raw.items()}
         photo = {"photo": self._photo_map.cpu().numpy()} if self.picture else {}
-        return {"map": self.map.cpu().numpy(), **photo, **raw}
+        asked = {f"asked/{n}": mask.numpy() for n, mask in enumerate(self.asked.masks)}
+        return {"map": self.map.cpu().numpy(), **photo, **raw, **asked}
 
     def to_dict(self) -> dict[str, Any]:
         """What the manifest says of this image."""
@@ -191,6 +199,7 @@ class Item:
             "map_minimum": float(self.map.min()),
             "map_maximum": float(self.map.max()),
             **located,
+            **({"asked": self.asked.to_dict()} if self.asked else {}),
         }
 
     def _pictured(self) -> Picture:

@@ -267,11 +267,12 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
     """Where the scores are and what they are; checked to be numbers."""
     images, size = len(subject.inputs), tuple(subject.inputs.shape[2:])
     stated = _stated(subject.module)
+    sights = tuple(picture.frame if picture else None for picture in subject.pictures)
     try:
         path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
     except ModelError as error:  # only questions about classes need them
         unread = Question(None, (), subject.labels, images, output=shown, missing=str(error), size=size, stated=stated)
-        return unread, []
+        return replace(unread, sights=sights), []
     scores = read_scores(shown, path)
     if scores.ndim == 0 or len(scores) != images:
         raise ShapeError(
@@ -282,7 +283,7 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
     names = subject.labels_of(scores.shape)
     question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
     _check_labels(question)
-    return question, [note] if note else []
+    return replace(question, sights=sights), [note] if note else []
 
 
 def _stated(model: nn.Module) -> int | None:

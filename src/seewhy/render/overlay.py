@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from seewhy.types import MethodError, ShapeError
 
 Background = Literal["photo", "edges", "grey"]
 Corners = tuple[float, float, float, float]
-_LINE, _RIM = (255, 255, 255), (0, 0, 0)
+_LINE, _RIM, _MARK = (255, 255, 255), (0, 0, 0), (255, 0, 255)
 
 
 def overlay(
@@ -91,6 +91,44 @@ def draw_boxes(image: Image.Image, boxes: Sequence[Corners]) -> Image.Image:
             if box[0] <= box[2] and box[1] <= box[3]:
                 draw.rectangle(box, outline=paint, width=width)
     return canvas
+
+
+def draw_marks(
+    image: Image.Image,
+    boxes: Sequence[Sequence[float]] = (),
+    points: Sequence[Sequence[int]] = (),
+    masks: Sequence[Bool[Tensor, "h w"]] = (),
+) -> Image.Image:
+    """The picture with what was asked about, thin and in one color that no heat has: boxes, rings, outlines.
+
+    Args:
+        image: any picture; it is not changed.
+        boxes: (x0, y0, x1, y1) in pixel edges.
+        points: (y, x) of pixels, each in the middle of a ring.
+        masks: of the picture's pixels; the outermost of each are painted.
+    """
+    canvas = image.convert("RGB")
+    width = max(1, round(min(image.size) / 200))
+    for mask in masks:
+        line = Image.fromarray((_outline(mask.cpu().numpy(), width) * 255).astype(np.uint8))
+        canvas.paste(_MARK, (0, 0), line)
+    draw = ImageDraw.Draw(canvas)
+    for x0, y0, x1, y1 in boxes:
+        left, top = min(max(round(x0), 0), image.width - 1), min(max(round(y0), 0), image.height - 1)
+        right, bottom = min(round(x1), image.width) - 1, min(round(y1), image.height) - 1
+        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=_MARK, width=width)
+    radius = max(2, round(min(image.size) / 40))
+    for y, x in points:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_MARK, width=width)
+    return canvas
+
+
+def _outline(mask: Bool[np.ndarray, "h w"], width: int) -> Bool[np.ndarray, "h w"]:
+    """The pixels of a mask that are at most so far from one that is not of it, or from the picture's border."""
+    inner = np.pad(mask, width)
+    for axis in (0, 1):
+        inner = np.logical_and.reduce([np.roll(inner, step, axis) for step in range(-width, width + 1)])
+    return mask & ~inner[width:-width, width:-width]
 
 
 def _background(photo: Image.Image, background: Background) -> Image.Image:

@@ -11,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.labels import find_label
+from seewhy.marks import photo_size, to_input
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.detections import Decode, Listed, Pick, decoded, decoder, is_list, listed, named, standing
 from seewhy.targets.found import Kept, Matched, Read
 from seewhy.targets.question import Question
 from seewhy.types import TargetError
-from seewhy.wording import some
+from seewhy.wording import by, some
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ class Box:
     Args:
         index: its place among the model's boxes, 0 the best. Of the candidates of raw heads that overlap by an IoU over
             .5, the best of a class counts alone.
-        point: (row, column) in pixels of the image as the model takes it; the best box that holds it.
+        point: (row, column) in pixels of the photo, or of the images where these were no photos; the best box that
+            holds it.
         label: a class by index or label; the best box of that class.
         read: what shall be explained: the score of its `class` (the logit where the output has it), its `objectness`,
-            the `score` by which the model ranks, or one of its edges `x0`, `y0`, `x1`, `y1`, in pixels.
+            the `score` by which the model ranks, or one of its edges `x0`, `y0`, `x1`, `y1`, in pixels,
+            as `point`.
         decode: for raw heads, a function from the output to `Candidates`; None: lists of dictionaries (torchvision),
             and `logits` with `pred_boxes` (DETR, YOLOS) are read by themselves.
         threshold: of candidates, what ranks less is no box. Lists hold what the model itself lets pass.
@@ -90,7 +93,9 @@ class Box:
             if self.read == "objectness":
                 raise TargetError("a list of boxes tells no objectness; read 'class', or an edge such as 'x0'")
             lists = {n: listed(question.output, n) for n in question.asked}
-            return Matched({n: self._picked(of, n, question) for n, of in lists.items()}, self.read, question.size)
+            return Matched(
+                {n: self._picked(of, n, question) for n, of in lists.items()}, self.read, question.size, question.sights
+            )
         decode = self.decode or decoder(question.output, question.stated or len(question.labels or ()))
         candidates = decoded(decode, question.output)
         if self.read == "objectness" and candidates.objectness is None:
@@ -99,40 +104,46 @@ class Box:
             raise TargetError(f"decode= returned boxes of {len(candidates.boxes)} images; here are {question.images}")
         found = {n: standing(candidates, question.size, n, self.threshold) for n in question.asked}
         picks = {n: self._picked(of, n, question) for n, of in found.items()}
-        return Kept(picks, self.read, question.size, decode, candidates.boxes.shape[1])
+        return Kept(picks, self.read, question.size, decode, candidates.boxes.shape[1], question.sights)
 
     def _picked(self, found: Listed, image: int, question: Question) -> Pick:
         """The box that is asked for among those of one image."""
-        fits = self._fitting(found, question)
+        fits = self._fitting(found, question, image)
         wanted = self.index or 0
         if wanted >= len(fits):
-            raise TargetError(f"image {image}: {self._missing(found, question)}")
+            raise TargetError(f"image {image}: {self._missing(found, question, image)}")
         return found.pick(fits[wanted])
 
-    def _fitting(self, found: Listed, question: Question) -> list[int]:
+    def _fitting(self, found: Listed, question: Question, image: int) -> list[int]:
         """The places of those that may be meant, best first."""
         fits = torch.ones(len(found), dtype=torch.bool, device=found.boxes.device)
         if self.label is not None:
             fits = found.labels == _class(self.label, question)
         if self.point is not None:
-            fits = found.distances(self.point) == 0
+            fits = self._distances(found, question, image) == 0
         return cast(list[int], fits.nonzero()[:, 0].tolist())
 
-    def _missing(self, found: Listed, question: Question) -> str:
+    def _distances(self, found: Listed, question: Question, image: int) -> Float[Tensor, " n"]:
+        """How far the point that was asked for is from each box, in the model's pixels; 0 inside."""
+        row, column = to_input(cast(tuple[float, float], self.point), question.sight(image), question.size)
+        return found.distances((row, column))
+
+    def _missing(self, found: Listed, question: Question, image: int) -> str:
         if not len(found) and is_list(question.output):
             return "the detector found no box at all; choose another image, or lower the detector's own threshold"
         if not len(found):
             return f"no box ranks {self.threshold:g} or more; choose another image, or lower threshold="
         order, nearest = range(len(found)), ""
         if self.point is not None:
-            distances = cast(list[float], found.distances(self.point).tolist())
+            distances = cast(list[float], self._distances(found, question, image).tolist())
             order, nearest = sorted(order, key=lambda place: distances[place]), ", the nearest first"
-            what = f"no box holds the point {self.point} (row, column)"
+            of = photo_size(question.sight(image), question.size)
+            what = f"no box holds the point {self.point} (row, column) of {by(of)} pixels"
         elif self.label is not None:
             what = f"no box is called {named(_class(self.label, question), question)!r}"
         else:
             what = f"there is no box {self.index}, they are counted from 0"
-        told = [f"{place}: {found.pick(place).told(question)}" for place in order]
+        told = [f"{place}: {found.pick(place).told(question, image)}" for place in order]
         return f"{what}; choose one of these {len(found)}{nearest}: {some(told, 5)}"
 
     __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC

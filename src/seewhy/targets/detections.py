@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seewhy.marks import Corners, box_to_photo
 from seewhy.targets.question import Question
 from seewhy.types import TargetError
 
@@ -110,9 +111,13 @@ class Pick:
     score: float
     box: tuple[float, ...]
 
-    def told(self, question: Question) -> str:
+    def corners(self, question: Question, image: int) -> Corners:
+        """Its edges on the photo, or on the image where this was no photo."""
+        return box_to_photo(self.box, question.sight(image), question.size)
+
+    def told(self, question: Question, image: int) -> str:
         """In words: `dog 0.92 at x 34-160 y 50-210`."""
-        x0, y0, x1, y1 = (f"{edge:.0f}" for edge in self.box)
+        x0, y0, x1, y1 = (f"{edge:.0f}" for edge in self.corners(question, image))
         return f"{named(self.label, question)} {self.score:.2f} at x {x0}-{x1} y {y0}-{y1}"
 
 

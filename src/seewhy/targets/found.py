@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.marks import Marks, Sight, box_to_photo
 from seewhy.targets.detections import Candidates, Decode, Pick, decoded, overlaps
 from seewhy.targets.question import Question
 from seewhy.targets.walking import Move
@@ -48,6 +49,9 @@ class _Boxes(Protocol):
     @property
     def size(self) -> tuple[int, ...]: ...
 
+    @property
+    def sights(self) -> tuple[Sight | None, ...]: ...
+
 
 _Same = TypeVar("_Same", bound=_Boxes)
 
@@ -61,7 +65,24 @@ def _extent(self: _Boxes) -> tuple[float, ...]:
 
 def _told(self: _Boxes, question: Question, image: int) -> str:
     """The box in words."""
-    return _WORDS[self.read].format(self.picks[image].told(question)) if image in self.picks else "no box"
+    return _WORDS[self.read].format(self.picks[image].told(question, image)) if image in self.picks else "no box"
+
+
+def _photo(self: _Boxes, image: int) -> tuple[float, float]:
+    """Where on the photo the edge 0 that is read lies, and how long a pixel of the image is there; 0 of no box."""
+    if image not in self.picks:
+        return 0.0, 0.0
+    sight = self.sights[image] if self.sights else None
+    start, end = (box_to_photo((edge,) * 4, sight, self.size)[_EDGES.index(self.read)] for edge in (0.0, 1.0))
+    return start, end - start
+
+
+def _marks(self: _Boxes, question: Question, image: int) -> Marks:
+    """The box, on the photo."""
+    if image not in self.picks:
+        return Marks()
+    box = self.picks[image].corners(question, image)
+    return Marks(boxes=(box,), sight=question.sight(image), size=self.size)
 
 
 def _moved(self: _Same, move: Move) -> _Same:
@@ -90,6 +111,7 @@ class Kept:
         size: of the images, (h, w).
         decode: from the output to its candidates.
         count: how many there are.
+        sights: what the model sees of each image's photo: edges are read in the photo's pixels.
     """
 
     picks: Mapping[int, Pick]
@@ -97,10 +119,15 @@ class Kept:
     size: tuple[int, ...]
     decode: Decode
     count: int
+    sights: tuple[Sight | None, ...] = ()
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """What is read of each row's box."""
-        return self._read(self._candidates(output), (self.read,), rows)
+        found = self._read(self._candidates(output), (self.read,), rows)
+        if self.read not in _EDGES:
+            return found
+        start, step = torch.tensor([_photo(self, n) for n in cast(list[int], rows.tolist())]).to(found).T
+        return start + step * found
 
     def whole(self, output: Any, rows: Rows) -> Scores:
         """A sum of all that the output tells of each row's box."""
@@ -108,7 +135,7 @@ class Kept:
         told = ("class", "score", *_EDGES, *(() if candidates.objectness is None else ("objectness",)))
         return self._read(candidates, cast(tuple[Read, ...], told), rows)
 
-    note, extent, moved, told = _NOTE, property(_extent), _moved, _told
+    note, extent, moved, told, marks = _NOTE, property(_extent), _moved, _told, _marks
 
     def _candidates(self, output: Any) -> Candidates:
         found = decoded(self.decode, output)
@@ -144,16 +171,18 @@ class Matched:
         picks: the box of each image; images that are not asked about answer 0.
         read: what is read of it.
         size: of the images, (h, w).
+        sights: as of `Kept`.
     """
 
     picks: Mapping[int, Pick]
     read: Read
     size: tuple[int, ...]
+    sights: tuple[Sight | None, ...] = ()
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """How well each row's box is found; or an edge of the likest detection."""
         images = cast(list[int], rows.tolist())
-        return torch.stack([self._of(output[j], self.picks.get(n)) for j, n in enumerate(images)])
+        return torch.stack([self._of(output[j], n) for j, n in enumerate(images)])
 
     def whole(self, output: Any, rows: Rows) -> Scores:
         """A sum of all that the output tells of each row's box, on the clean pass."""
@@ -165,9 +194,10 @@ class Matched:
             total = total.index_add(0, torch.tensor([j], device=total.device), mixed[None])
         return total
 
-    note, extent, moved, told = _NOTE, property(_extent), _moved, _told
+    note, extent, moved, told, marks = _NOTE, property(_extent), _moved, _told, _marks
 
-    def _of(self, found: Mapping[str, Tensor], pick: Pick | None) -> Float[Tensor, ""]:
+    def _of(self, found: Mapping[str, Tensor], image: int) -> Float[Tensor, ""]:
+        pick = self.picks.get(image)
         scores, nothing = found["scores"], 0 * found["scores"].sum()
         if pick is None:
             return nothing
@@ -184,5 +214,6 @@ class Matched:
                     f"on a changed copy the detector finds no such box any more, so it has no edge {self.read!r}; use "
                     "a method that goes by gradients, or read the 'class'"
                 )
-            return found["boxes"][best, _EDGES.index(self.read)]
+            start, step = _photo(self, image)
+            return start + step * found["boxes"][best, _EDGES.index(self.read)]
         return nothing if lost else alike[best] * scores[best]

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seewhy.marks import Sight
 from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError
 
 Squashing = Literal["softmax", "sigmoid"]
@@ -31,6 +32,7 @@ class Question:
         size: of the images, in pixels.
         about: the one image that is asked about, where each has a question of its own; None: all of them.
         stated: how many classes the model's configuration states, where it has one.
+        sights: what the model sees of the photo behind each image; None, or none at all, where there is no photo.
     """
 
     path: Path | None
@@ -43,6 +45,11 @@ class Question:
     size: tuple[int, ...] = ()
     about: int | None = None
     stated: int | None = None
+    sights: tuple[Sight | None, ...] = ()
+
+    def sight(self, image: int) -> Sight | None:
+        """What the model sees of the photo behind an image."""
+        return self.sights[image] if self.sights else None
 
     @property
     def asked(self) -> Sequence[int]:

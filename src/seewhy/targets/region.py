@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from seewhy.marks import Marks, Sight, cell_of, is_fitted, on_grid, photo_size
 from seewhy.targets.arguments import Class, classes_of
 from seewhy.targets.arithmetic import ARITHMETIC, Each
 from seewhy.targets.classes import ClassScore, Logit, class_of
-from seewhy.targets.dense import at, background, claims, counted, dense_scores, is_bare, is_dense, nearest
+from seewhy.targets.dense import background, claims, counted, dense_scores, is_bare, is_dense, nearest
 from seewhy.targets.question import Open, Question, Squashing, resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.reading import logits_of
@@ -38,9 +39,11 @@ class Region:
         classes: c, by index or label, one for all images or one for each. None: the class that covers most of the
             region, or of the picture where no region is given; the background, if a label says so, only where there is
             nothing else.
-        mask: bool, `(h w)` for all images or `(b h w)`, as large as the images or as the model's output. Output pixel
-            j of g takes the mask's pixel floor((j + 1/2) s / g) of s, on every axis.
-        point: one pixel of the images, (y, x) from the top left, counted from 0; (z, y, x) in a volume.
+        mask: bool, `(h w)` for all images or `(b h w)`, as large as the photos, as the images that the model is given,
+            or as its output. An output pixel takes the mask's pixel under its middle: of images of s pixels, pixel j of
+            g takes floor((j + 1/2) s / g), on every axis; of photos the one that comes to lie there.
+        point: one pixel of the photo, as `Item.peak` tells it, or of the images where these were no photos: (y, x) from
+            the top left, counted from 0; (z, y, x) in a volume.
 
     Raises:
         TargetError: an argument of another kind.
@@ -85,29 +88,21 @@ class Region:
             if not bool(mask[image].any()):
                 raise TargetError(_nothing(question.label(classes[image]), image, covered[image], threshold, question))
         where = "" if given is None else self._where()
-        return Pixels(classes, mask, question.size, question.place, is_bare(question), question.squashed, where, note)
+        told = Pixels(classes, mask, question.size, question.place, is_bare(question), question.squashed, where, note)
+        return told if self.point is None else replace(told, point=_whole(self.point))
 
     def _given(self, scores: Float[Tensor, "b k *grid"], question: Question) -> Bool[Tensor, "b *grid"] | None:
         """The given pixels, on the output's grid."""
-        images, size, grid = len(scores), question.size, tuple(scores.shape[2:])
-        if self.point is not None:
-            mask = scores.new_zeros(grid, dtype=torch.bool)
-            mask[tuple(at(_inside(_whole(self.point), size), size, grid))] = True
-            return mask.expand(images, *grid)
-        if self.mask is None:
+        grid = tuple(scores.shape[2:])
+        if self.point is None and self.mask is None:
             return None
-        mask = _tensor(self.mask).to(scores.device)
-        several = mask.ndim == len(size) + 1
-        if tuple(mask.shape[several:]) not in (size, grid) or (several and len(mask) not in (1, images)):
-            raise TargetError(
-                f"got a mask of shape {tuple(mask.shape)}; it has the size of the images, {by(size)}, or of the "
-                f"model's output, {by(grid)}, and if it has an axis of images, {images} of them: resize it"
-            )
-        filled = mask.flatten(1).any(1) if several else mask.any()[None]
-        if not bool(filled.all()):
-            which = f" of image {int((~filled).nonzero()[0])}" * several
-            raise TargetError(f"the mask{which} holds no pixel; mark at least one, or leave mask= out")
-        return nearest(mask if several else mask[None], grid).expand(images, *grid)
+        given = torch.zeros(len(scores), *grid, dtype=torch.bool, device=scores.device)
+        for image in question.asked:
+            if self.point is not None:
+                given[(image, *_cell(_whole(self.point), question, image, grid))] = True
+            else:
+                given[image] = _laid(_tensor(self.mask), question, image, grid)
+        return given
 
     def _classes(self, covered: Tensor, question: Question) -> tuple[tuple[int, ...], str]:
         """The class of each image, and a note where it was chosen."""
@@ -151,6 +146,7 @@ class Pixels:
         where: how the region was given, in words; empty where it is what the model predicts.
         note: what was chosen, where something was.
         count: how many pixels each image has on the clean pass; an output of another size counts as many.
+        point: the pixel that was asked for, as it was given.
     """
 
     classes: tuple[int, ...]
@@ -162,6 +158,7 @@ class Pixels:
     where: str = ""
     note: str = ""
     count: tuple[int, ...] | None = None
+    point: tuple[int, ...] | None = None
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The sum of the class's logits over the region of each row's image."""
@@ -192,11 +189,23 @@ class Pixels:
     def told(self, question: Question, image: int) -> str:
         """The region in words: `dog over 5231 of 263169 pixels`, `dog at the point (3, 5)`."""
         label = question.label(self.classes[image])
-        if self.where.startswith("the point"):
+        if self.point is not None:
             return f"{label} at {self.where}"
-        return f"{label} {'in' if self.where else 'over'} {self._size(image)}{self.where and f' of {self.where}'}"
+        size = self._size(image, question)
+        return f"{label} {'in' if self.where else 'over'} {size}{self.where and f' of {self.where}'}"
 
-    def _size(self, image: int) -> str:
+    def marks(self, question: Question, image: int) -> Marks:
+        """The region, or the point, as far as it is one."""
+        sight = question.sight(image)
+        if self.point is not None:
+            return Marks(points=(self.point,), sight=sight, size=self.size)
+        return Marks(grids=(self.mask[image].clone(),), sight=sight, size=self.size)
+
+    def _size(self, image: int, question: Question) -> str:
+        """How many pixels it has: of the photo, where there is one, else of the output."""
+        if is_fitted(question.sight(image)):
+            (mask,) = self.marks(question, image).masks
+            return f"{int(mask.sum())} of {mask.numel()} pixels"
         return f"{self._counts()[image]} of {self.mask[image].numel()} pixels"
 
     def _counts(self) -> tuple[int, ...]:
@@ -253,10 +262,56 @@ def _whole(point: Any) -> tuple[int, ...]:
     return tuple(listed)
 
 
-def _inside(point: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
-    if len(point) != len(size) or not all(0 <= place < side for place, side in zip(point, size, strict=True)):
+def _cell(point: tuple[int, ...], question: Question, image: int, grid: tuple[int, ...]) -> list[int]:
+    """The output's pixel that a given one lies in."""
+    sight, size = question.sight(image), question.size
+    whole = photo_size(sight, size)
+    if len(point) != len(whole) or not all(0 <= place < side for place, side in zip(point, whole, strict=True)):
         raise TargetError(
-            f"got the point {point}; it has one whole number for each axis of the images of {by(size)} pixels, "
-            f"from {(0,) * len(size)} to {tuple(side - 1 for side in size)}: (y, x), from the top left"
+            f"got the point {point}; it has one whole number for each axis of {_pixels(question, image)}, "
+            f"from {(0,) * len(whole)} to {tuple(side - 1 for side in whole)}: (y, x), from the top left"
         )
-    return point
+    cell = cell_of(point, sight, size, grid)
+    if cell is None:
+        raise TargetError(f"the model does not see the point {point}{_seen(question, image)}; choose a point there")
+    return cell
+
+
+def _laid(mask: Tensor, question: Question, image: int, grid: tuple[int, ...]) -> Bool[Tensor, "*grid"]:
+    """The output's pixels that a given mask has in one image."""
+    sight, size = question.sight(image), question.size
+    several, whole = mask.ndim == len(size) + 1, photo_size(sight, size)
+    shape = tuple(mask.shape[several:])
+    differ = "mark the photo's pixels; for photos of several sizes ask [Region(mask=one), Region(mask=other)]"
+    way_out = differ if is_fitted(sight) else "resize it"
+    if shape not in (whole, size, grid) or (several and len(mask) not in (1, question.images)):
+        raise TargetError(
+            f"got a mask of shape {tuple(mask.shape)}; it has the size of {_pixels(question, image)}, or of the "
+            f"model's output, {by(grid)}, and if it has an axis of images, {question.images} of them: {way_out}"
+        )
+    own = mask[image if len(mask) > 1 else 0] if several else mask
+    which = f" of image {image}" * several
+    if not bool(own.any()):
+        raise TargetError(f"the mask{which} holds no pixel; mark at least one, or leave mask= out")
+    if shape != whole:
+        return nearest(own[None], grid)[0]
+    laid = on_grid(own, sight, size, grid)
+    if not bool(laid.any()):
+        raise TargetError(f"the model sees no pixel of the mask{which}{_seen(question, image)}; mark some there")
+    return laid
+
+
+def _pixels(question: Question, image: int) -> str:
+    """What is given in pixels, and how many it has."""
+    if not is_fitted(question.sight(image)):
+        return f"the images of {by(question.size)} pixels"
+    return f"the photo of {by(photo_size(question.sight(image), question.size))} pixels"
+
+
+def _seen(question: Question, image: int) -> str:
+    """What of the photo the model is given."""
+    x0, y0, x1, y1 = (round(edge) for edge in cast(Sight, question.sight(image)).view)
+    return (
+        f": of {_pixels(question, image)} it is given rows {y0} to {y1 - 1} and columns {x0} to {x1 - 1}, made "
+        f"{by(question.size)} pixels"
+    )
