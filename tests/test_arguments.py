@@ -71,7 +71,7 @@ def test_numpy_integers_in_sentences():
 
 @pytest.mark.parametrize("place", [0, -1, True, np.int64(0)])
 def test_a_rank_is_a_whole_number_from_1_on(place):
-    with pytest.raises(TargetError, match=r"as a place; give a whole number from 1 on, the predicted class"):
+    with pytest.raises(TargetError, match=r"as a place; give a whole number, where 1 is the predicted class"):
         Rank(place)
 
 

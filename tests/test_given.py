@@ -310,14 +310,13 @@ def test_what_needs_logits_is_the_same_with_and_without_a_last_softmax_or_sigmoi
     [
         (
             nn.Softmax(1),
-            "the model puts out the probabilities p of a softmax: log p stands for the logits behind them, which it is "
-            "up to a number that all classes share",
+            "log p stands for the logit behind it: in a difference of two classes exactly, alone for the class against "
+            "all others, and such a map fades where the model is sure",
             ("p(cat)", "log p(cat)"),
         ),
         (
             nn.Sigmoid(),
-            "the model puts out the probabilities p of a sigmoid: log p - log(1 - p) is read where logits are asked "
-            "for, and is these",
+            "log p - log(1 - p) is read where logits are asked for, and is these",
             ("p(cat)", "logit(cat)"),
         ),
     ],
@@ -330,7 +329,8 @@ def test_a_title_names_the_number_that_was_differentiated(last, note, titles):
         e = seewhy.explain(model, images, target, labels=labels)
         assert e.target == (title, title)
         assert e[0].caption()[0] == f"{title}  {100 * float(p[0]):.1f} %"
-        assert note in e.notes
+        said = note if title == titles[1] else "these are read, as they are or as log p"
+        assert f"the model puts out the probabilities p of a {type(last).__name__.lower()}: {said}" in e.notes
         read = {"p(cat)": p, "log p(cat)": p.log(), "logit(cat)": p.logit()}[title]
         torch.testing.assert_close(e.scores, read)
     best = p.argmax()

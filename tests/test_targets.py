@@ -15,12 +15,12 @@ from seewhy.targets.classes import (
     class_of,
     describe,
     parse,
-    saturates,
 )
 from seewhy.targets.question import Question
 from seewhy.targets.question import resolve as settle
 from seewhy.targets.ranked import Contrast, Rank
 from seewhy.targets.reading import logits_of
+from seewhy.targets.walking import notes
 from seewhy.types import TargetError
 
 LABELS = ("tabby, tabby cat", "Egyptian cat", "boxer", "crane", "crane machine, crane")
@@ -404,6 +404,14 @@ def test_probabilities_that_were_rounded_to_0_and_1_have_logits_without_a_gradie
         ("softmax", 1, [0.9999, 0.0001], True),
         ("softmax", 1, [0.9, 0.1], False),
         ("softmax", Logit(0), [0.9999, 0.0001], True),
+        ("softmax", 0, [0.9991, 0.0009], True),
+        ("softmax", 0, [0.9989, 0.0011], False),
+        ("softmax", Logit(0), [0.9991, 0.0009], True),
+        ("softmax", Logit(0), [0.9989, 0.0011], False),
+        ("sigmoid", 1, [0.5, 0.0009], True),
+        ("sigmoid", 1, [0.5, 0.0011], False),
+        ("sigmoid", 1, [0.5, 0.9991], True),
+        ("sigmoid", 1, [0.5, 0.9989], False),
         ("softmax", Logit(1), [0.9999, 0.0001], False),
         ("sigmoid", 1, [0.9999, 0.5], False),
         ("sigmoid", 1, [0.5, 0.0001], True),
@@ -413,7 +421,8 @@ def test_probabilities_that_were_rounded_to_0_and_1_have_logits_without_a_gradie
 )
 def test_which_probabilities_hardly_have_a_gradient(made, asked, p, flat):
     p, about = torch.tensor([p, p]).double(), Question((), (2, 2), None, 2, made)
-    assert saturates(resolve(parse(asked, 2), about, p), p, about) == flat
+    said = notes(resolve(parse(asked, 2), about, p), about, p)
+    assert any("nearly sure" in note for note in said) == flat
 
 
 @pytest.mark.parametrize(

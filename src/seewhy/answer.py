@@ -18,19 +18,18 @@ from seewhy.maps import Asked, Maps, Members, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
-from seewhy.targets.classes import class_of, describe, parse, saturates
+from seewhy.targets.abilities import CHOSEN
+from seewhy.targets.classes import ClassScore, class_of, describe, parse
 from seewhy.targets.marked import marked
-from seewhy.targets.question import Question, resolve
+from seewhy.targets.question import resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.region import over_places
-from seewhy.targets.value import Number
-from seewhy.targets.walking import leaves, moved
+from seewhy.targets.walking import is_chosen, leaves, moved, notes
 from seewhy.tensor import chunked
 from seewhy.types import MapWarning, Target
 
 _COMPLETE = 0.05
 """Up to this share of the score, what parts miss of it is no news."""
-_SATURATED = "the model is nearly sure, so the gradient of a probability nearly vanishes"
 
 
 def answer(
@@ -45,7 +44,7 @@ def answer(
     named = [group != [None] for _, group in product(methods, layers)]
     needed = {name for each in methods for name in each.needed}
     parsed = [None if each is None else parse(each, len(subject.inputs)) for each in questions]
-    seen, notes = observe(subject, needed, [group for _, group in ways], manner, parsed)
+    seen, found = observe(subject, needed, [group for _, group in ways], manner, parsed)
     resolved = [_resolved(each, seen) for each in parsed]
     explanations: dict[tuple[int, int], Explanation] = {}
     with torch.inference_mode(False), torch.set_grad_enabled(manner.differentiable):
@@ -59,7 +58,7 @@ def answer(
                 scores = evidence[0].scores.detach()
                 for q, number in enumerate(numbers[part]):
                     target, said = resolved[number]
-                    told = [*subject.notes, *notes, *said]
+                    told = [*subject.notes, *found, *said]
                     for n, (each, _) in enumerate(ways):
                         explained = _explanation(view, target, scores[q], n, each, maps[n], q, told)
                         variant = _variant(each, view.groups[n] if named[n] else (), manner)
@@ -96,20 +95,10 @@ def _resolved(given: Any, seen: Observation) -> tuple[Target, list[str]]:
     question = seen.question
     asked_for = over_places(Rank() if given is None else parse(given, question.images), question)
     target = resolve(asked_for, question, seen.scores)
-    said = _ranked(asked_for, question) if isinstance(asked_for, Rank) else _read(target, question)
-    said += _doubted(seen) if isinstance(asked_for, Rank) else []
-    said += [note for each in leaves(target) if (note := getattr(each, "note", ""))]
-    if saturates(target, seen.probabilities, question):
-        said.append(f"{_SATURATED}; {_kept(question)}")
+    said = notes(target, question, seen.probabilities)
+    if any(isinstance(each, ClassScore) and each.note.startswith(CHOSEN) for each in leaves(target)):
+        said += _doubted(seen)
     return target, said
-
-
-def _ranked(rank: Rank, question: Question) -> list[str]:
-    if question.classes == 1:
-        return ["target: the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it"]
-    place = "that the model predicts" if rank.place == 1 else f"at place {rank.place} of the model's scores"
-    by = "probability, which the model puts out" if question.squashed else "logit"
-    return [f"target: the class {place}, by its {by}"]
 
 
 def _doubted(seen: Observation) -> list[str]:
@@ -122,23 +111,6 @@ def _doubted(seen: Observation) -> list[str]:
     ]
 
 
-def _read(target: Target, question: Question) -> list[str]:
-    """What stands for logits where the model puts out probabilities."""
-    if question.squashed is None or all(isinstance(each, Number) for each in leaves(target)):
-        return []
-    behind = {
-        "softmax": "log p stands for the logits behind them, which it is up to a number that all classes share",
-        "sigmoid": "log p - log(1 - p) is read where logits are asked for, and is these",
-    }
-    return [f"the model puts out the probabilities p of a {question.squashed}: {behind[question.squashed]}"]
-
-
-def _kept(question: Question) -> str:
-    if question.squashed is None:
-        return "a logit keeps it"
-    return f"explain the model without its last {question.squashed}, whose logits keep it"
-
-
 def _explanation(
     seen: Observation,
     target: Target,
@@ -147,14 +119,14 @@ def _explanation(
     each: Asked,
     maps: Maps,
     q: int,
-    notes: Sequence[str],
+    said: Sequence[str],
 ) -> Explanation:
     places, question = seen.groups[way], seen.question
     q = min(q, len(maps.resized) - 1)  # a class-agnostic method has one map for all questions
     images = range(question.images)
     classes = tuple(class_of(target, image) for image in images)
-    told = [*notes, *(note for place in places for note in place.notes)]
-    told += [*_about_method(each, places, notes), *_about_ensemble(each, seen.manner), *maps.remarks]
+    told = [*said, *(note for place in places for note in place.notes)]
+    told += [*_about_method(each, places, target), *_about_ensemble(each, seen.manner), *maps.remarks]
     told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
     residual = maps.residual[q] if maps.residual else None
     told += _about_residual(each, residual, scores)
@@ -192,8 +164,8 @@ def _variant(each: Asked, named: Sequence[Place], manner: Manner) -> str:
     return "_".join(filter(None, asked))
 
 
-def _about_method(each: Asked, places: Sequence[Place], notes: Sequence[str]) -> Iterator[str]:
-    if not each.method.class_specific and not any(note.startswith("target:") for note in notes):
+def _about_method(each: Asked, places: Sequence[Place], target: Target) -> Iterator[str]:
+    if not each.method.class_specific and not is_chosen(target):
         yield f"{each.method.title} does not look at the question: the target has no influence on this map"
     if len(places) > 1 and not each.together:
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.abilities import Reads, Sloped
 from seewhy.targets.question import Open, Question, as_target, is_question, resolve, scored
 from seewhy.types import Path, Rows, Scores, Target, TargetError
 
@@ -81,9 +82,9 @@ class Sum:
 
     def gradient(self, output: Any, rows: Rows) -> tuple[Path, Tensor] | None:
         """Where the gradient with respect to the output is, and it, where every part tells it without autograd."""
-        tellers = [getattr(part, "gradient", None) for _, part in self.terms]
-        known: list[tuple[Path, Tensor]] = [told for tell in tellers if tell and (told := tell(output, rows))]
-        if len(known) < len(tellers) or len({path for path, _ in known}) != 1:
+        tellers = [part for _, part in self.terms if isinstance(part, Sloped)]
+        known = [told for each in tellers if (told := each.gradient(output, rows))]
+        if len(known) < len(self.terms) or len({path for path, _ in known}) != 1:
             return None
         parts = zip(self.terms, known, strict=True)
         return known[0][0], cast(Tensor, sum(weight * gradient for (weight, _), (_, gradient) in parts))
@@ -131,5 +132,5 @@ def _terms(part: Target | Open) -> tuple[tuple[float, Target | Open], ...]:
 
 
 def _read_by_all(parts: Iterable[Target | Open]) -> Path | None:
-    paths: set[Path | None] = {getattr(part, "reads", None) for part in parts}
+    paths: set[Path | None] = {part.reads if isinstance(part, Reads) else None for part in parts}
     return paths.pop() if len(paths) == 1 else None

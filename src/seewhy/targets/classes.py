@@ -4,19 +4,19 @@ A target is any function of (the model's output, rows) that returns one score pe
 was made from. The targets here compose: `Logit("cat") - Logit("dog")`, `-Logit(3)`, `0.5 * Probability(7)`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seewhy.targets.abilities import Told
 from seewhy.targets.arguments import Class, Classes, class_index, classes_of, for_each, plain, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
-from seewhy.targets.question import Open, Question, as_target, is_question
-from seewhy.targets.reading import KINDS, READ, WORDS, Kind, column
-from seewhy.targets.walking import leaves
+from seewhy.targets.question import Open, Question, Squashing, as_target, is_question
+from seewhy.targets.reading import BEHIND, KINDS, READ, SURE, WORDS, Kind, column, made, nearly_sure
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 
 
@@ -30,6 +30,12 @@ class ClassScore:
     kind: Kind
     classes: Class | tuple[Class, ...]
     path: Path = ()
+    note: str = field(default="", repr=False, compare=False)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every image settles it in the same way: it may be asked of the tiles of one."""
+        return not isinstance(self.classes, tuple) or len(self.classes) == 1
 
     def of(self, _scores: Float[Tensor, "b k"], question: Question, /) -> "ClassScore":
         """With indices for labels, the scores' place, and what is to be read of these scores.
@@ -47,7 +53,7 @@ class ClassScore:
         listed = for_each(self.classes, question.images, "targets")
         indices = tuple(class_index(each, question) for each in listed)
         kind = KINDS[question.squashed].get(self.kind, self.kind)
-        return replace(self, kind=kind, classes=indices, path=path)
+        return replace(self, kind=kind, classes=indices, path=path, note=self._said(question.squashed))
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The score of each row's class."""
@@ -65,6 +71,32 @@ class ClassScore:
     def reads(self) -> Path:
         """The place of the output that is read."""
         return self.path
+
+    def told(self, question: Question, image: int) -> str:
+        """What is read of the class in words: `log p(Egyptian cat)`."""
+        return WORDS[self.kind].format(question.label(cast(int, class_of(self, image))))
+
+    def doubts(self, question: Question, probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
+        """That it hardly has a gradient, since the model is nearly sure.
+
+        A probability of any class, where one is near 1 (where each class has its sigmoid: where its own is near 0 or
+        1); the logarithm of one only where it is that of its own class.
+        """
+        own = torch.stack([probabilities[n, cast(int, class_of(self, n))] for n in question.asked])
+        flat = False
+        if self.kind in ("log", "log_probability"):
+            flat = bool((own > SURE).any())
+        elif self.kind in ("output", "probability"):
+            alone = question.squashed == "sigmoid" or question.classes == 1
+            flat = bool((torch.maximum(own, 1 - own) > SURE).any()) if alone else _most(probabilities, question) > SURE
+        if flat:
+            yield nearly_sure(question.squashed)
+
+    def _said(self, squashed: Squashing | None) -> str:
+        """What is read of probabilities."""
+        if squashed is None:
+            return ""
+        return made(squashed, BEHIND[squashed] if self.kind == "logit" else "these are read, as they are or as log p")
 
     def _columns(self, rows: Rows) -> Int[Tensor, " m"]:
         which = self.classes if isinstance(self.classes, tuple) else (self.classes,)
@@ -144,10 +176,9 @@ def describe(target: Target | Open, question: Question, image: int) -> str:
         return "".join(parts[:1]).removeprefix("+ ") + "".join(f" {part}" for part in parts[1:])
     if isinstance(target, Each):
         return describe(target.targets[image], question, image)
-    if not isinstance(target, ClassScore):
-        told = getattr(target, "told", None)
-        return told(question, image) if told else str(getattr(target, "__name__", type(target).__name__))
-    return WORDS[target.kind].format(question.label(cast(int, class_of(target, image))))
+    if isinstance(target, Told):
+        return target.told(question, image)
+    return str(getattr(target, "__name__", type(target).__name__))
 
 
 def class_of(target: Target | Open, image: int) -> int | None:
@@ -159,24 +190,8 @@ def class_of(target: Target | Open, image: int) -> int | None:
     return cast(int, target.classes[image if len(target.classes) > 1 else 0])
 
 
-def saturates(target: Target, probabilities: Float[Tensor, "b k"], question: Question) -> bool:
-    """Whether some part of the target hardly has a gradient, since the model is nearly sure.
-
-    A probability of any class, where one is near 1 (where each class has its sigmoid: where its own is near 0 or 1);
-    the logarithm of one only where it is that of its own class.
-    """
-    scores = [each for each in leaves(target) if isinstance(each, ClassScore)]
-    return any(_is_flat(each, probabilities, question) for each in scores)
-
-
-def _is_flat(asked: ClassScore, probabilities: Float[Tensor, "b k"], question: Question) -> bool:
-    own = torch.stack([probabilities[n, cast(int, class_of(asked, n))] for n in range(question.images)])
-    if asked.kind in ("log", "log_probability"):
-        return bool((own > 0.999).any())
-    if asked.kind not in ("output", "probability"):
-        return False
-    alone = question.squashed == "sigmoid" or question.classes == 1
-    return bool(((own - 0.5).abs() > 0.499).any()) if alone else float(probabilities.max()) > 0.999
+def _most(probabilities: Float[Tensor, "b k"], question: Question) -> float:
+    return float(probabilities[list(question.asked)].max())
 
 
 def _one_each(listed: Sequence[Any], images: int) -> Target | Open:

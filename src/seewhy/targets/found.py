@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.marks import Marks, Sight, box_to_photo
+from seewhy.targets.abilities import Move
 from seewhy.targets.detections import Candidates, Decode, Pick, decoded, overlaps
 from seewhy.targets.question import Question
-from seewhy.targets.walking import Move
 from seewhy.types import Rows, Scores, TargetError
 
 Read = Literal["class", "objectness", "score", "x0", "y0", "x1", "y1"]

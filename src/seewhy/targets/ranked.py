@@ -3,7 +3,7 @@
 They become targets of fixed classes once; changed copies of an image never take new ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, SupportsIndex, cast
 
@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.abilities import CHOSEN
 from seewhy.targets.arguments import Classes, classes_of, whole
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.classes import ClassScore, Logit, class_of
 from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, resolve
-from seewhy.targets.reading import logits_of
+from seewhy.targets.reading import BEHIND, logits_of, made
 from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError, follow
 
 _NEAREST = 3
@@ -31,7 +32,7 @@ class Rank:
 
     def __post_init__(self) -> None:
         if (whole(self.place) or 0) < 1:
-            raise TargetError(f"got {self.place!r} as a place; give a whole number from 1 on, the predicted class")
+            raise TargetError(f"got {self.place!r} as a place; give a whole number, where 1 is the predicted class")
 
     def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> ClassScore:
         """The classes at this place, as a target.
@@ -47,7 +48,8 @@ class Rank:
                 f"{scores.shape[1]}"
             )
         indices = scores.topk(place, dim=1).indices[:, -1]
-        return ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
+        settled = ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
+        return replace(settled, note=CHOSEN + _chosen(place, question))
 
     __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
@@ -174,10 +176,24 @@ class Weighed:
         """The place of the output that is read."""
         return self.path
 
+    @property
+    def note(self) -> str:
+        """What stands for logits."""
+        return made(self.squashed, BEHIND[self.squashed]) if self.squashed else ""
+
     def told(self, question: Question, image: int) -> str:
         """The contrast in words: `Egyptian cat against tabby, tiger cat`."""
         others = ", ".join(question.label(index) for index in self.others[image])
         return f"{question.label(self.own[image])} against {others}"
+
+
+def _chosen(place: int, question: Question) -> str:
+    where = "" if question.about is None else f" (image {question.about})"
+    if question.classes == 1:
+        return f"the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it{where}"
+    which = "that the model predicts" if place == 1 else f"at place {place} of the model's scores"
+    by = "probability, which the model puts out" if question.squashed else "logit"
+    return f"the class {which}, by its {by}{where}"
 
 
 def _check_ranked(question: Question) -> None:

@@ -1,9 +1,10 @@
 """What is read of the scores of a class: themselves, logits, or probabilities, whichever the model puts out."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seewhy.targets.question import Squashing
@@ -69,9 +70,48 @@ WORDS: dict[Kind, str] = {
     "log_odds": "logit({})",
 }
 _OF_PROBABILITIES: dict[Kind, Kind] = {"score": "output", "probability": "output", "log_probability": "log"}
+SURE = 0.999
+"""From this probability on a model is nearly sure: gradients of p are less than a thousandth of the logit's."""
+_SURE_OF_MOST = 0.99  # of half of the pixels of a region
+BEHIND: dict[Squashing, str] = {
+    "softmax": "log p stands for the logit behind it: in a difference of two classes exactly, alone for the class "
+    "against all others, and such a map fades where the model is sure",
+    "sigmoid": "log p - log(1 - p) is read where logits are asked for, and is these",
+}
+"""What is read where logits are asked for of a model that puts out probabilities."""
 KINDS: dict[Squashing | None, dict[Kind, Kind]] = {
     None: {"score": "logit"},
     "softmax": {**_OF_PROBABILITIES, "logit": "log"},
     "sigmoid": {**_OF_PROBABILITIES, "logit": "log_odds"},
 }
 """What is read where the model puts out logits, or what a softmax or sigmoid made of them."""
+
+
+def made(squashed: Squashing, read: str) -> str:
+    """What is said where the model puts out probabilities, and how they are read."""
+    return f"the model puts out the probabilities p of a {squashed}: {read}"
+
+
+def nearly_sure(squashed: Squashing | None) -> str:
+    """What is said where a probability hardly has a gradient."""
+    way = (
+        "a logit keeps it"
+        if squashed is None
+        else f"explain the model without its last {squashed}, whose logits keep it"
+    )
+    return f"the model is nearly sure, so the gradient of a probability nearly vanishes; {way}"
+
+
+def fading(
+    scores: Float[Tensor, "b *grid"], region: Bool[Tensor, "b *grid"], squashed: Squashing | None
+) -> Iterator[str]:
+    """What is said of the scores of a class over a region, where the model puts out probabilities."""
+    if squashed is not None:
+        yield made(squashed, BEHIND[squashed])
+    if squashed == "softmax":
+        halves = [own[part].median() for own, part in zip(scores, region, strict=True) if part.any()]
+        if any(float(half) > _SURE_OF_MOST for half in halves):
+            yield (
+                "the model is nearly sure of most pixels of the region, where the map of log p nearly vanishes: it "
+                "shows the rim; explain the model without its last softmax, whose logits keep the rest"
+            )

@@ -1,6 +1,6 @@
 """Questions about a part of a segmentation: a class over the pixels where it is predicted, in a mask, at a point."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,14 +9,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy.marks import Marks, Sight, cell_of, is_fitted, on_grid, photo_size
+from seewhy.targets.abilities import Move
 from seewhy.targets.arguments import Class, classes_of
-from seewhy.targets.arithmetic import ARITHMETIC, Each
+from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.classes import ClassScore, Logit, class_of
 from seewhy.targets.dense import background, claims, counted, dense_scores, is_bare, is_dense, nearest
 from seewhy.targets.question import Open, Question, Squashing, resolve
 from seewhy.targets.ranked import Rank
-from seewhy.targets.reading import logits_of
-from seewhy.targets.walking import Move
+from seewhy.targets.reading import fading, logits_of
+from seewhy.targets.walking import changed
 from seewhy.tensor import full
 from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
 from seewhy.wording import by, some
@@ -182,6 +183,12 @@ class Pixels:
         """The place of the output that is read."""
         return self.path
 
+    def doubts(self, question: Question, _probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
+        """What stands for logits, and that it hardly has a gradient where the model is nearly sure of the region."""
+        rows = torch.tensor(list(question.asked))
+        scores = self._classed(full(follow(question.output, self.path).detach()[rows]), rows)
+        yield from fading(scores, nearest(self.mask, scores.shape[1:])[rows], self.squashed)
+
     def moved(self, move: Move) -> "Pixels":
         """The region on changed copies of the images, which have its parts of the picture elsewhere."""
         return replace(self, mask=move(nearest(self.mask, self.size)), count=self._counts())
@@ -229,10 +236,10 @@ class Pixels:
 
 def over_places(asked: Target | Open, question: Question) -> Target | Open:
     """A plain class of a dense output means its region, the predicted class the region of the largest."""
-    if isinstance(asked, Each):
-        return Each(tuple(over_places(each, question) for each in asked.targets))
-    if not is_dense(question):
-        return asked
+    return changed(asked, _over_places) if is_dense(question) else asked
+
+
+def _over_places(asked: Target | Open) -> Target | Open:
     if isinstance(asked, Rank) and asked.place == 1:
         return Region()
     return Region(asked.classes) if isinstance(asked, ClassScore) and asked.kind == "score" else asked

@@ -51,6 +51,12 @@ class Similarity:
         check_reader(self.read)
         _reference_of(self.to)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether every image settles it in the same way: it may be asked of the tiles of one."""
+        given = _reference_of(self.to)
+        return isinstance(given, Tensor) and (given.ndim == 1 or len(given) == 1)
+
     def of(self, _scores: Float[Tensor, "b k"], question: Question, /) -> "Likeness":
         """The similarity to what the references are on the clean pass.
 

@@ -153,6 +153,11 @@ class Tokens:
             ids.append((*row[:place], new, *row[place + 1 :]))
         return replace(said, ids=tuple(ids), texts=_texts(ids, said.asked, self.tokenizer))
 
+    @property
+    def fixed(self) -> bool:
+        """Whether every image settles it in the same way: it may be asked of the tiles of one."""
+        return len(self.ids) == 1
+
     def of(self, _scores: Float[Tensor, "b k"], question: Question, /) -> "Tokens":
         """With the place of the logits.
 

@@ -1,7 +1,7 @@
 """Questions about numbers: what makes a regression's answer higher, lower, or brings it nearer to a value."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, cast
@@ -13,6 +13,7 @@ from torch import Tensor
 from seewhy.targets.arguments import Classes, class_index, classes_of, for_each, plain
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.question import Question
+from seewhy.targets.reading import SURE
 from seewhy.types import Path, Rows, Scores, TargetError, follow
 
 
@@ -42,6 +43,12 @@ class Value:
         classes_of(self.index)
         if self.towards is not None:
             _numbers(self.towards)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every image settles it in the same way: it may be asked of the tiles of one."""
+        given = (classes_of(self.index), None if self.towards is None else _numbers(self.towards))
+        return not any(isinstance(each, tuple) and len(each) > 1 for each in given)
 
     def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> "Number":
         """The number for images with this clean output.
@@ -97,6 +104,16 @@ class Number:
     def reads(self) -> Path:
         """The place of the output that is read."""
         return self.path
+
+    def doubts(self, question: Question, _probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
+        """That it hardly has a gradient, where it is near the end of what a sigmoid or softmax can put out."""
+        images = torch.tensor(list(question.asked))
+        own = self._own(follow(question.output, self.path).detach()[images], images)
+        if question.squashed and bool((torch.maximum(own, 1 - own) > SURE).any()):
+            yield (
+                f"a number is near the end of what the model's last {question.squashed} can put out, so its gradient "
+                f"nearly vanishes; explain the model without this {question.squashed}"
+            )
 
     def told(self, question: Question, image: int) -> str:
         """The number in words: `age`, `value 2`, `age towards 30`."""

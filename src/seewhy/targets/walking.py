@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.targets.abilities import CHOSEN, Doubted, Extended, Move, Moves, Noted, Sees, Whole
 from seewhy.targets.arithmetic import Each, Sum
-from seewhy.targets.question import Open, scored
+from seewhy.targets.question import Open, Question, scored
 from seewhy.types import Rows, Scores, Target
 
 
@@ -21,43 +22,53 @@ def leaves(target: Target | Open) -> Iterator[Target | Open]:
         yield target
 
 
+def changed(target: Target | Open, change: Callable[[Target | Open], Target | Open]) -> Target | Open:
+    """The same sums and lists of changed questions."""
+    if isinstance(target, Sum):
+        return Sum(tuple((weight, changed(part, change)) for weight, part in target.terms))
+    if isinstance(target, Each):
+        return Each(tuple(changed(part, change) for part in target.targets))
+    return change(target)
+
+
 def whole(target: Target, output: Any, rows: Rows) -> Scores:
     """A number for each row that depends on everything that the output tells of what is asked about.
 
     Of a box, on its class and on every edge: layers on the way to one of them alone are the head's, not the box's.
     """
-    if isinstance(target, Sum):
+    if isinstance(target, Sum):  # without weights, by which the parts of a width would cancel
         return cast(Tensor, sum(whole(cast(Target, part), output, rows) for _, part in target.terms))
     if isinstance(target, Each):
         parts = torch.stack([whole(cast(Target, part), output, rows) for part in target.targets])
         return parts.gather(0, rows[None].to(parts.device))[0]
-    own = getattr(target, "whole", None)
-    return own(output, rows) if own else scored(target, output, rows)
+    return target.whole(output, rows) if isinstance(target, Whole) else scored(target, output, rows)
 
 
 def extent(target: Target) -> tuple[float, ...]:
     """How many pixels along each axis it takes up what a target is about: the largest of its parts, in any image."""
-    sizes = [own for leaf in leaves(target) if (own := getattr(leaf, "extent", None))]
+    sizes = [leaf.extent for leaf in leaves(target) if isinstance(leaf, Extended)]
     return tuple(max(lengths) for lengths in zip(*sizes, strict=True))
 
 
 def sees(target: Target | Open) -> bool:
     """Whether what a question reads depends on what the images show, as a detector's list of boxes does."""
-    return any(getattr(leaf, "sees", False) for leaf in leaves(target))
-
-
-Move = Callable[[Bool[Tensor, "b *s"]], Bool[Tensor, "b *_"]]
-"""From pixels of the images to where changed copies of these have them."""
+    return any(isinstance(leaf, Sees) and leaf.sees for leaf in leaves(target))
 
 
 def moved(target: Target, move: Move) -> Target:
-    """The target for changed copies that have the images' pixels elsewhere, such as flipped ones.
+    """The target for changed copies that have the images' pixels elsewhere, such as flipped ones."""
+    return cast(Target, changed(target, lambda leaf: leaf.moved(move) if isinstance(leaf, Moves) else leaf))
 
-    A target that is about places has a method `moved` for it; to all others places do not matter.
-    """
-    if isinstance(target, Sum):
-        return Sum(tuple((weight, moved(cast(Target, part), move)) for weight, part in target.terms))
-    if isinstance(target, Each):
-        return Each(tuple(moved(cast(Target, part), move) for part in target.targets))
-    own = getattr(target, "moved", None)
-    return target if own is None else own(move)
+
+def notes(target: Target, question: Question, probabilities: Float[Tensor, "b k"]) -> list[str]:
+    """What the parts of a settled question say of themselves, and of the model's answer."""
+    said: list[str] = []
+    for leaf in leaves(target):
+        said += [leaf.note] if isinstance(leaf, Noted) and leaf.note else []
+        said += leaf.doubts(question, probabilities) if isinstance(leaf, Doubted) else []
+    return said
+
+
+def is_chosen(target: Target) -> bool:
+    """Whether the clean pass chose all that is asked about, and nobody named any of it."""
+    return all(isinstance(leaf, Noted) and leaf.note.startswith(CHOSEN) for leaf in leaves(target))
