@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from seewhy.model.batch import Batch
 from seewhy.model.layers import Choice, candidates, choose
-from seewhy.model.outputs import tensors
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
+from seewhy.nested import tensors
 
 # torchvision's pure Python part imports on a build without CUDA libraries once these schemas are declared
 _VISION = torch.library.Library("torchvision", "DEF")

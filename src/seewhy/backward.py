@@ -10,7 +10,8 @@ from torch import Tensor
 
 from seewhy.model.capture import INPUT, Capture
 from seewhy.model.rules import Rectified, ruled
-from seewhy.types import Path, Target, TargetError, follow
+from seewhy.nested import follow
+from seewhy.types import Path, Target, TargetError
 
 
 @dataclass(frozen=True)

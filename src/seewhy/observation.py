@@ -22,14 +22,15 @@ from seewhy.model.found import Found, together
 from seewhy.model.head import Head
 from seewhy.model.locate import locate, traced
 from seewhy.model.observe import held
-from seewhy.model.outputs import read_scores, score_path, spell
+from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.places import Auto, LayerName, Place
 from seewhy.model.replay import Replay
 from seewhy.model.run import Run
+from seewhy.nested import follow, spell
 from seewhy.subject import Subject
 from seewhy.targets.question import Open, Question, Squashing, resolve
 from seewhy.targets.walking import extent, sees, whole
-from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError, follow
+from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 

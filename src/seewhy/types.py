@@ -4,9 +4,7 @@ Axes: `b` images, `c` channels, `h w` pixels, `*s` the model's input size, `*gri
 `n` tokens, `k` classes, `q` questions, `m` rows of an output (each made from one of the `b` images).
 """
 
-from collections.abc import Mapping
-from dataclasses import is_dataclass
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -44,14 +42,6 @@ EMBEDDINGS = ("image_embeds", "image_embeddings", "embeddings", "embedding", "em
 
 RUNS_ONLY = "a method that only runs the model: 'rise' or 'occlusion'"
 """The way out where a model has no gradient, or no layer that can be seen."""
-
-
-def follow(output: Any, path: Path) -> Any:
-    """What stands at `path` in a model's output."""
-    for step in path:
-        by_name = isinstance(step, str) and not isinstance(output, Mapping) and is_dataclass(output)
-        output = getattr(output, str(step)) if by_name else cast(Any, output)[step]
-    return output
 
 
 class SeewhyError(ValueError):

@@ -14,9 +14,9 @@ from seewhy.model.attention import Attention, attentions
 from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture
 from seewhy.model.observe import untouched, watched
-from seewhy.model.outputs import tensors
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
+from seewhy.nested import tensors
 from seewhy.types import MethodError, Path
 from seewhy.wording import by
 

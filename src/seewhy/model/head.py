@@ -10,8 +10,9 @@ from torch.autograd.graph import Node
 from seewhy.model.capture import Capture
 from seewhy.model.graph import kind, saved
 from seewhy.model.kinds import AVERAGING
+from seewhy.nested import follow
 from seewhy.tensor import spatial_mean
-from seewhy.types import Path, follow
+from seewhy.types import Path
 
 
 @dataclass(frozen=True)

@@ -1,47 +1,14 @@
-"""The tensors of a module's output, which may be nested, and which of a model's holds the scores."""
+"""Which tensor of a model's output holds the scores."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import fields, is_dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from seewhy.types import EMBEDDINGS, ModelError, Path, ShapeError, follow
+from seewhy.nested import follow, spell, tensors
+from seewhy.types import EMBEDDINGS, ModelError, Path, ShapeError
 
 _SCORE_KEYS = ("logits", "out", "logits_per_image")  # transformers, torchvision segmentation, CLIP
-
-
-def tensors(output: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Every floating tensor of a nested output (tuple, list, mapping, dataclass), with the path that leads to it."""
-    if isinstance(output, Tensor):
-        if output.is_floating_point():
-            yield path, output
-    elif isinstance(output, Mapping):
-        for key, value in output.items():
-            yield from tensors(value, (*path, key))
-    elif is_dataclass(output) and not isinstance(output, type):
-        for field in fields(output):
-            yield from tensors(getattr(output, field.name), (*path, field.name))
-    elif isinstance(output, tuple | list):
-        for index, value in enumerate(output):
-            yield from tensors(value, (*path, index))
-
-
-def mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A nested output with every tensor changed; containers are copied."""
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, Mapping):
-        changed = cast(dict[Any, Any], copy(output))
-        for key, value in cast(Mapping[Any, Any], output).items():
-            changed[key] = mapped(value, change)
-        return changed
-    if isinstance(output, tuple | list):
-        parts = [mapped(part, change) for part in cast(Sequence[Any], output)]
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
-    return output
 
 
 def score_path(output: Any, images: int) -> tuple[Path, str | None]:
@@ -110,8 +77,3 @@ def read_scores(output: Any, path: Path) -> Tensor:
             "the model's scores hold NaN or infinite values, which no map can explain; check its input and its weights"
         )
     return scores
-
-
-def spell(path: Path) -> str:
-    """A path as it would be written in Python: `['logits']`, `[0]`."""
-    return "".join(f"[{step!r}]" for step in path)

@@ -14,10 +14,10 @@ from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture, capture
 from seewhy.model.following import settled
 from seewhy.model.observe import untouched
-from seewhy.model.outputs import tensors
 from seewhy.model.spot import Spot, rerouted
 from seewhy.model.tokens import Layout
 from seewhy.model.trunk import Trunk, rows_of
+from seewhy.nested import tensors
 from seewhy.tensor import chunked
 from seewhy.types import Target
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from seewhy.model.alignment import probe
 from seewhy.model.batch import Batch
-from seewhy.model.outputs import read_scores, score_path, tensors
+from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.trace import Trace
+from seewhy.nested import tensors
 from seewhy.types import ModelError, Path, SeewhyError
 
 Reading = Callable[[Any], Sequence[tuple[Tensor, tuple[float, ...]]]]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from seewhy.model.observe import watched
-from seewhy.model.outputs import mapped, tensors
+from seewhy.nested import mapped, tensors
 from seewhy.types import Path
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node
 
 from seewhy.model.batch import Batch
-from seewhy.model.forms import Form
+from seewhy.model.forms import Channels, Form
 from seewhy.model.functions import Functions
 from seewhy.model.graph import Edge, between, cuts_between, displaced_among, edge_of, kind, producers, readers_of
 from seewhy.model.kinds import (
@@ -29,8 +29,8 @@ from seewhy.model.kinds import (
     VIEWS,
 )
 from seewhy.model.observe import outside_inference, passed_back, untouched, watched
-from seewhy.model.outputs import tensors
 from seewhy.model.owners import Seen, Traced, by_name, named, owners_of, rectified_by_function
+from seewhy.nested import tensors
 from seewhy.types import RUNS_ONLY, LayerError, Path
 
 
@@ -216,6 +216,15 @@ class Trace:
     def size(self) -> tuple[int, ...]:
         """The image's spatial size."""
         return tuple(self.image.shape[2:])
+
+    @property
+    def frames(self) -> int:
+        """How many pictures of each video a model gets that takes `(b t c h w)`; else 0."""
+        return self.size[0] if self.form == Channels(2) else 0
+
+    def is_batch(self, shape: Sequence[int]) -> bool:
+        """Whether the first axis of a tensor can be the images, or their frames one video after the other."""
+        return len(shape) > 0 and shape[0] in (len(self.image), len(self.image) * self.frames)
 
     def edge(self, name: str, path: Path | None = None) -> tuple[GradientEdge, tuple[int, ...]]:
         """A tensor that layer `name` (or `name@2`, `name + relu`) put out, as autograd knows it, and its shape.

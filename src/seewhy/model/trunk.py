@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from seewhy.model.batch import Batch
 from seewhy.model.observe import untouched, watched
-from seewhy.model.outputs import mapped
 from seewhy.model.spot import Spot
+from seewhy.nested import mapped
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from seewhy.nested import follow
 from seewhy.targets.abilities import Told
 from seewhy.targets.arguments import Class, Classes, class_index, classes_of, for_each, plain, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
 from seewhy.targets.question import Open, Question, Squashing, as_target, is_question
 from seewhy.targets.reading import BEHIND, KINDS, READ, SURE, WORDS, Kind, column, made, nearly_sure
-from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
+from seewhy.types import Path, Rows, Scores, Target, TargetError
 
 
 @dataclass(frozen=True)

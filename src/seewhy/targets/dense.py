@@ -6,8 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seewhy.nested import follow
 from seewhy.targets.question import Question
-from seewhy.types import TargetError, follow
+from seewhy.types import TargetError
 from seewhy.wording import by
 
 _BACKGROUND = ("background", "bg")

@@ -1,15 +1,16 @@
 """Where a model's output holds an embedding: one vector for each image, made to be compared and not to be classes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.nested import follow, spell, tensors
 from seewhy.targets.question import Question
 from seewhy.tensor import full
-from seewhy.types import EMBEDDINGS, Path, TargetError, follow
+from seewhy.types import EMBEDDINGS, Path, TargetError
 
 Reader = Callable[[Any], Any]
 """From a model's output to one vector for each row."""
@@ -41,7 +42,7 @@ def reader_of(read: Any, question: Question) -> tuple[Path | Reader | None, str]
         return read, f"what {getattr(read, '__name__', 'read')} reads"
     if read is not None:
         path = read if isinstance(read, tuple) else (read,)
-        return path, f"output{_spell(path)}"
+        return path, f"output{spell(path)}"
     if isinstance(output, Tensor):
         return None, "the model's output"
     found = dict(_matrices(output, images))
@@ -50,12 +51,12 @@ def reader_of(read: Any, question: Question) -> tuple[Path | Reader | None, str]
         named = [question.path]
     chosen = named or ([*found] if len(found) == 1 else [])
     if not chosen:
-        what = ", ".join(f"output{_spell(path)} {tuple(each.shape)}" for path, each in found.items()) or "none"
+        what = ", ".join(f"output{spell(path)} {tuple(each.shape)}" for path, each in found.items()) or "none"
         raise TargetError(
             f"the model's output has no vector that is known to be the embedding ({what} has one for each image); say "
             "which by read=, a key or a function: read=lambda output: ..."
         )
-    return chosen[0], f"output{_spell(chosen[0])}"
+    return chosen[0], f"output{spell(chosen[0])}"
 
 
 def vectors_in(read: Path | Reader | None, output: Any, rows: int, name: str) -> Float[Tensor, "m d"]:
@@ -89,9 +90,9 @@ def embedding_in(question: Question) -> str | None:
         found = [
             path for path, _ in _matrices(question.output, question.images) if path[-1:] and path[-1] in EMBEDDINGS
         ]
-        return f"output{_spell(found[0])} is an embedding" if found else None
+        return f"output{spell(found[0])} is an embedding" if found else None
     if question.path[-1:] and question.path[-1] in EMBEDDINGS:
-        return f"output{_spell(question.path)} is an embedding"
+        return f"output{spell(question.path)} is an embedding"
     scores = follow(question.output, question.path)
     if question.labels is not None or question.squashed or question.classes < 2 or len(question.shape) != 2:
         return None
@@ -99,22 +100,11 @@ def embedding_in(question: Question) -> str | None:
     return "its vectors have length 1, as embeddings have" if off < 16 * torch.finfo(scores.dtype).eps else None
 
 
-def _matrices(output: Any, images: int, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+def _matrices(output: Any, images: int) -> Iterator[tuple[Path, Tensor]]:
     """Every floating matrix of a nested output with a row for each image, with the path that leads to it."""
-    if isinstance(output, Tensor):
-        if _is_matrix(output, images):
-            yield path, output
-        return
-    inside: Any = output.items() if isinstance(output, Mapping) else ()
-    inside = enumerate(cast(Sequence[Any], output)) if isinstance(output, tuple | list) else inside
-    for step, part in inside:
-        yield from _matrices(part, images, (*path, step))
+    return ((path, tensor) for path, tensor in tensors(output) if _is_matrix(tensor, images))
 
 
 def _is_matrix(tensor: Tensor, rows: int) -> bool:
     """Floating, `(rows d)`; pooled maps may have kept their places, one each."""
     return tensor.is_floating_point() and tensor.ndim > 1 and len(tensor) == rows and tensor.shape[2:].numel() == 1
-
-
-def _spell(path: Path) -> str:
-    return "".join(f"[{step!r}]" for step in path)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.nested import follow
 from seewhy.targets.abilities import CHOSEN
 from seewhy.targets.arguments import Classes, classes_of, whole
 from seewhy.targets.arithmetic import ARITHMETIC
@@ -18,7 +19,7 @@ from seewhy.targets.classes import ClassScore, Logit, class_of
 from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, resolve
 from seewhy.targets.reading import BEHIND, logits_of, made
-from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError, follow
+from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError
 
 _NEAREST = 3
 """How many classes a contrast is with, where there are as many and nobody says."""

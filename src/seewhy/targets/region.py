@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy.marks import Marks, Sight, cell_of, is_fitted, on_grid, photo_size
+from seewhy.nested import follow
 from seewhy.targets.abilities import Move
 from seewhy.targets.arguments import Class, classes_of
 from seewhy.targets.arithmetic import ARITHMETIC
@@ -19,7 +20,7 @@ from seewhy.targets.ranked import Rank
 from seewhy.targets.reading import fading, logits_of
 from seewhy.targets.walking import changed
 from seewhy.tensor import full
-from seewhy.types import Path, Rows, Scores, Target, TargetError, follow
+from seewhy.types import Path, Rows, Scores, Target, TargetError
 from seewhy.wording import by, some
 
 

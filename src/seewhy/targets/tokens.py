@@ -12,12 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.nested import follow
 from seewhy.targets.arguments import plain, whole, wholes, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.question import Question
 from seewhy.targets.reading import logits_of
 from seewhy.targets.vocabulary import Word, id_of, places_of, text_of, words_of
-from seewhy.types import Path, Rows, Scores, TargetError, follow
+from seewhy.types import Path, Rows, Scores, TargetError
 
 Ids = tuple[tuple[int, ...], ...]
 

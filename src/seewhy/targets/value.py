@@ -10,11 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from seewhy.nested import follow
 from seewhy.targets.arguments import Classes, class_index, classes_of, for_each, plain
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.question import Question
 from seewhy.targets.reading import SURE
-from seewhy.types import Path, Rows, Scores, TargetError, follow
+from seewhy.types import Path, Rows, Scores, TargetError
 
 
 @dataclass(frozen=True)
