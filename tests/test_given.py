@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import seewhy
 from seewhy.subject import check_given
@@ -400,3 +401,20 @@ def test_full_grad_says_what_it_misses_and_remarks_stay_with_their_method():
     found = seewhy.compare(normed, images, [0], ["full_grad", "guided_backprop", "saliency"])
     assert [any("miss the score" in note for note in each.notes) for each in found] == [True, False, False]
     assert [any("rectified" in note for note in each.notes) for each in found] == [False, True, False]
+
+
+def test_a_model_in_train_mode_is_explained_in_eval_mode_and_says_so():
+    class Own(nn.Module):
+        def forward(self, x):
+            return functional.dropout(x, 0.5, self.training)
+
+    plain = [nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    x = torch.rand(2, 3, 32, 32)
+    for part in (nn.BatchNorm2d(8), nn.Dropout(0.5), Own()):
+        model = nn.Sequential(plain[0], part, *plain[1:]).train()
+        trained, used = seewhy.explain(model, x, 1), seewhy.explain(model.eval(), x, 1)
+        assert torch.equal(trained.map, used.map)
+        assert set(trained.notes) - set(used.notes) == {
+            "the model is in train mode and explained in eval mode: batch norm by its running statistics, no dropout"
+        }
+    assert not [note for note in seewhy.explain(nn.Sequential(*plain).train(), x, 1).notes if "train mode" in note]

@@ -235,6 +235,8 @@ def test_a_torchvision_model_with_weights_from_a_file(shared: Path) -> None:
 
 
 def test_a_dense_torchvision_model_fetches_no_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = pytest.importorskip("torchvision.models.segmentation")
+
     def no_network(*args: object, **options: object) -> None:
         raise AssertionError("it reached for the network")
 
@@ -243,9 +245,31 @@ def test_a_dense_torchvision_model_fetches_no_backbone(monkeypatch: pytest.Monke
     loaded = load("torchvision:lraspp_mobilenet_v3_large", weights="random")
     assert loaded.labels is not None
     assert loaded.labels[8] == "cat"
-    assert loaded.preprocess is None
-    assert loaded.preprocess_notes == (
-        "no preprocessing: torchvision's SemanticSegmentation has no input size of its own; give one, or tensors",
+    assert loaded.preprocess is not None
+    transforms = models.LRASPP_MobileNet_V3_Large_Weights.DEFAULT.transforms()
+    assert difference(loaded.preprocess, transforms) <= 1e-5
+    assert repr(loaded) == (
+        "<Loaded 'torchvision:lraspp_mobilenet_v3_large': LRASPP, 21 labels, photos at a size of their own>"
+    )
+    torch.manual_seed(0)
+    small = replace(loaded, preprocess=replace(loaded.preprocess, resize=64))
+    e = seewhy.explain(small, "skimage:coffee", seewhy.Region(point=(9, 9)), "occlusion", options={"patch": 32, "stride": 32})
+    assert e.map.shape == (1, 64, 96)
+    assert e[0].on_photo().shape == (400, 600)
+
+
+def test_a_torchvision_detector_takes_photos_as_they_are() -> None:
+    models = pytest.importorskip("torchvision.models")
+    loaded = load("torchvision:ssdlite320_mobilenet_v3_large", weights="random")
+    transforms = models.detection.SSDLite320_MobileNet_V3_Large_Weights.DEFAULT.transforms()
+    assert loaded.preprocess is not None
+    assert difference(loaded.preprocess, transforms) == 0
+    assert loaded.labels is not None
+    assert loaded.labels[18] == "dog"
+    video, reasons = torchvision_models.preprocess_of(models.video.R3D_18_Weights.DEFAULT.transforms())
+    assert video is None
+    assert reasons == (
+        "no preprocessing: torchvision's VideoClassification has no equal Preprocess; give one, or tensors",
     )
 
 

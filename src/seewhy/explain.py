@@ -44,7 +44,8 @@ def explain(
     """Why did the model say that? A heat map for each image, from one forward pass.
 
     Args:
-        model: any module in memory, or what `seewhy.load` returned. It is left exactly as it was.
+        model: any module in memory, or what `seewhy.load` returned. It is explained in eval mode, whatever mode it is
+            in, and left exactly as it was.
         images: a batch as the model takes it, `(b c h w)`, `(b c l)` or `(b c d h w)`; or, where the preprocessing is
             known, one or several photos: paths, PIL images, arrays, uint8 tensors.
         target: the question: a class by index or label, one for all or a list with one per image; a target such as

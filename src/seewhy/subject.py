@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from seewhy.data.frame import Frame
 from seewhy.data.image import Photo, read
 from seewhy.data.preprocess import Preprocess
+from seewhy.inputs import named
 from seewhy.item import Picture
 from seewhy.model.batch import Batch
 from seewhy.model.forms import GRIDS, Channels, Form, channels_axis, uncut
 from seewhy.types import ModelError, ShapeError
+from seewhy.wording import by, some
 from seewhy.zoo import Loaded
-from seewhy.zoo.keras_models import OTHER_BACKEND, channels_last, is_keras, observable
+from seewhy.zoo.foreign import adapter_of
 from seewhy.zoo.named import class_names
 
 
@@ -70,43 +72,33 @@ def subject(
         ModelError: photos were given, but it is not known how the model wants them.
         ShapeError: an empty batch, a tensor that is no batch of images, or values that are not finite.
     """
-    if not isinstance(cast(object, model), nn.Module | Loaded):
-        if is_keras(model):
-            raise ModelError(OTHER_BACKEND)
-        raise ModelError(
-            f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
-        )
-    images, name, further = _named(images, kwargs or {})
-    form: Form | None = None
-    if isinstance(images, Tensor) and images.ndim == 2 and GRIDS in further:
-        images, form = uncut(_eager(model.module if isinstance(model, Loaded) else model), images, further[GRIDS])
+    loaded = _loaded(model)
+    own = _eager(loaded.module)
+    images, name, further = named(own, images, kwargs or {})
     check_given(images, args, preprocess)
-    loaded = model if isinstance(model, Loaded) else Loaded(_eager(model), preprocess, None, type(model).__name__, ())
-    module, is_last = observable(_eager(loaded.module)), channels_last(_eager(loaded.module))
-    how = preprocess or loaded.preprocess
-    if isinstance(images, Tensor) and images.is_floating_point() and images.ndim == 3 and _is_of_pictures(module):
-        last = images.shape[-1] in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
-        raise ShapeError(
-            f"got a single image of shape {tuple(images.shape)}; this model takes a batch (b c h w): give "
-            f"images{'.permute(2, 0, 1)' * last}[None]"
-        )
-    if isinstance(images, Tensor) and images.ndim > 2 and not _is_photo(images, how):
-        channels = images.ndim - 1 if is_last else 1 if form else channels_axis(module, images.shape)
-        inputs = images if channels == 1 else images.movedim(channels, 1)
-        pictures, notes = _drawn(inputs, how), _ordered(channels, images.ndim)
+    adapter, how = adapter_of(own), preprocess or loaded.preprocess
+    module, last = (adapter.observable(own), adapter.channels_last(own)) if adapter else (own, False)
+    _check_batch(images, module)
+    form: Form
+    if isinstance(images, Tensor) and images.ndim == 2 and GRIDS in further:
+        inputs, form = uncut(module, images, further[GRIDS])
+        pictures, notes = _drawn(inputs, how), ()
+    elif isinstance(images, Tensor) and not _are_photos(images, how):
+        form = Channels(images.ndim - 1 if last else channels_axis(module, images.shape))
+        inputs = images if form.axis == 1 else images.movedim(form.axis, 1)
+        pictures, notes = _drawn(inputs, how), _ordered(form.axis, images.ndim)
     else:
         inputs, pictures, notes = _prepared(images, how)
-        channels = inputs.ndim - 1 if is_last else 1
-        inputs = inputs.to(*_place(module))
+        inputs, form = inputs.to(*_place(module)), Channels(inputs.ndim - 1 if last else 1)
         notes = notes if preprocess else (*loaded.preprocess_notes, *notes)
     _check(inputs)
     return Subject(
         module=module,
-        batch=Batch(inputs, tuple(args), further, name, form=form or Channels(channels)),
+        batch=Batch(inputs, tuple(args), further, name, form=form),
         labels=tuple(labels) if labels is not None else loaded.labels,
         name=loaded.name,
         pictures=pictures,
-        notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes),
+        notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes, *_trained(module)),
         brought=class_names(loaded.module),
     )
 
@@ -137,33 +129,35 @@ def check_given(images: Any, args: Any, preprocess: Any) -> None:
         )
 
 
-def _named(images: Any, kwargs: Mapping[str, Any]) -> tuple[Any, str | None, dict[str, Any]]:
-    """Of a dictionary of the model's inputs, such as a processor makes, the images, their name, and the rest.
+def _loaded(model: Any) -> Loaded:
+    if isinstance(model, Loaded):
+        return model
+    if isinstance(model, nn.Module):
+        return Loaded(_eager(model), None, None, type(model).__name__)
+    adapter = adapter_of(model)
+    if adapter is not None:
+        raise ModelError(adapter.elsewhere)
+    raise ModelError(
+        f"got {type(model).__name__} as the model; pass a torch.nn.Module, or load one by name: seewhy.load(...)"
+    )
+
+
+def _check_batch(images: Any, module: nn.Module) -> None:
+    """A floating tensor is a batch, as the model takes it.
 
     Raises:
-        ModelError: no tensor of images in it, or several.
+        ShapeError: it is a single image or signal.
     """
-    if not isinstance(images, Mapping):
-        return images, None, dict(kwargs)
-    given = cast(Mapping[str, Any], images)
-    floating = {name: of for name, of in given.items() if isinstance(of, Tensor) and of.is_floating_point()}
-    least = 2 if GRIDS in given else 3  # rows of patches, whose grids are told beside them
-    found = [name for name, value in floating.items() if value.ndim >= least]
-    known = [name for name in found if name.startswith("pixel_values")]
-    if len(known or found) != 1:
-        what = f"the tensors {', '.join(found)} may be images" if found else "no floating tensor (b c h w) of images"
-        raise ModelError(
-            f"got a dictionary with {', '.join(given)} as images, in which {what}; give the images alone, and the "
-            "model's other inputs by kwargs="
-        )
-    name = (known or found)[0]
-    return given[name], name, {**{key: value for key, value in given.items() if key != name}, **kwargs}
-
-
-def _is_of_pictures(module: nn.Module) -> bool:
-    """Whether the model's convolutions are all of two dimensions."""
     convolutions = [each for each in module.modules() if isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    return bool(convolutions) and all(isinstance(each, nn.Conv2d) for each in convolutions)
+    ranks = {len(each.kernel_size) for each in convolutions}
+    floating = isinstance(images, Tensor) and images.is_floating_point()
+    if floating and ranks <= {1, 2} and ranks == {images.ndim - 1}:
+        what, batch = ("image", "(b c h w)") if images.ndim == 3 else ("signal", "(b c l)")
+        last = images.ndim == 3 and images.shape[-1] in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
+        raise ShapeError(
+            f"got a single {what} of shape {tuple(images.shape)}; this model takes a batch {batch}: give "
+            f"images{'.permute(2, 0, 1)' * last}[None]"
+        )
 
 
 def _ordered(channels: int, axes: int) -> tuple[str, ...]:
@@ -175,18 +169,31 @@ def _ordered(channels: int, axes: int) -> tuple[str, ...]:
     return (f"images: read as ({' '.join(names)}), as the model takes them; maps are without the channels",)
 
 
+def _trained(module: nn.Module) -> tuple[str, ...]:
+    """What is told of a model in train mode, if any part of it looks at that."""
+    if not any(each.training and _asks_for_mode(type(each)) for each in module.modules()):
+        return ()
+    return ("the model is in train mode and explained in eval mode: batch norm by its running statistics, no dropout",)
+
+
+def _asks_for_mode(kind: type[nn.Module]) -> bool:
+    code = getattr(kind.forward, "__code__", None)
+    return code is not None and "training" in code.co_names
+
+
 def _eager(module: nn.Module) -> nn.Module:
     """The module itself where it is wrapped by torch.compile, so that layers are called by the user's own names."""
     return cast(nn.Module, getattr(module, "_orig_mod", module))
 
 
-def _is_photo(images: Tensor, how: Preprocess | None) -> bool:
-    """A single uint8 picture (c h w); floating tensors are what the model takes, and batches."""
-    return images.dtype == torch.uint8 and images.ndim == 3 and how is not None
+def _are_photos(images: Tensor, how: Preprocess | None) -> bool:
+    """Pictures (c h w) or (b c h w) of uint8, or one (h w); floating tensors are what the model takes, and batches."""
+    return images.ndim == 2 or (images.dtype == torch.uint8 and images.ndim in (3, 4) and how is not None)
 
 
 def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Picture | None, ...], tuple[str, ...]]:
-    listed = list(images) if isinstance(images, list | tuple) else [images]
+    several = isinstance(images, list | tuple) or (isinstance(images, Tensor | np.ndarray) and images.ndim == 4)
+    listed: list[Any] = list(images) if several else [images]
     if not listed:
         raise ShapeError("got an empty list of images; give at least one")
     if how is None:
@@ -197,6 +204,12 @@ def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Pictur
         )
     photos = [read(each) for each in listed]
     ready = [how(photo) for photo in photos]
+    sizes = list(dict.fromkeys(by(tensor.shape[1:]) for tensor, _ in ready))
+    if len(sizes) > 1:
+        raise ShapeError(
+            f"got photos that become inputs of several sizes ({some(sizes)}), which are no batch; explain them one by "
+            "one, or give a preprocess= with a size"
+        )
     pictures = tuple(
         Picture(partial(_itself, photo), frame, photo.name) for photo, (_, frame) in zip(photos, ready, strict=True)
     )

@@ -36,7 +36,8 @@ class Preprocess:
     transform. Resizing is Pillow's, antialiased, on 8 bit pixels: resizing tensors gives other numbers.
 
     Args:
-        size: height and width of the input.
+        size: height and width of the input; None: the photo's own, or what `resize` makes of it, with nothing
+            stretched, cut off or padded, as for segmenters and for detectors that resize by themselves.
         fit: "squash" stretches the photo to `size`; "crop" scales it with its aspect kept and cuts out the center
             (padding with `fill` where it is smaller); "letterbox" scales it until all of it fits, and pads with `fill`.
         resize: for "crop", the length that the shorter side gets first (256 for a 224 crop), or the (height, width)
@@ -54,7 +55,7 @@ class Preprocess:
         ModelError: for an option that is none of these.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     fit: Literal["squash", "crop", "letterbox"] = "crop"
     resize: int | tuple[int, int] | None = None
     interpolation: Literal["bilinear", "bicubic", "nearest", "lanczos", "box"] = "bilinear"
@@ -67,8 +68,13 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, or silently."""
-        if not isinstance(cast(object, self.size), tuple | list) or len(self.size) != 2:
+        if self.size is not None and (not isinstance(cast(object, self.size), tuple | list) or len(self.size) != 2):
             raise ModelError(f"got size={self.size!r}; it is the height and width of the input; give (224, 224)")
+        if self.size is None and (self.fit != "crop" or isinstance(self.resize, tuple)):
+            raise ModelError(
+                f"got size=None with fit={self.fit!r} and resize={self.resize}; a photo that keeps its shape is "
+                "resized by its shorter side or not at all: leave fit out, and give resize=520 or nothing"
+            )
         choices = {"fit": _FITS, "interpolation": _FILTERS, "channels": _COUNT, "center": ("even", "down")}
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
@@ -104,16 +110,17 @@ class Preprocess:
         return ordered.clamp(0, 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy()
 
     def _fitted(self, step: Step) -> Step:
+        if self.size is None:
+            return step if self.resize is None else self._resized(step, self._cover(step[1].photo_size, self.resize))
         if self.fit == "squash":
             return self._resized(step, self.size)
         if self.fit == "letterbox":
-            return self._padded(self._resized(step, _scaled(step[1].photo_size, self.size, max)))
-        step = self._padded(self._resized(step, self._cover(step[1].photo_size)))
-        return self._cropped(step)
+            return self._padded(self._resized(step, _scaled(step[1].photo_size, self.size, max)), self.size)
+        step = self._padded(self._resized(step, self._cover(step[1].photo_size, self.resize or self.size)), self.size)
+        return self._cropped(step, self.size)
 
-    def _cover(self, photo: tuple[int, int]) -> tuple[int, int]:
+    def _cover(self, photo: tuple[int, int], cover: int | tuple[int, int]) -> tuple[int, int]:
         """The size before the center crop, rounded as torchvision does (down), or timm (to even) where not square."""
-        cover = self.resize or self.size
         if not isinstance(cover, int) and cover[0] != cover[1]:
             return _scaled(photo, cover, min)
         short = cover if isinstance(cover, int) else cover[0]
@@ -129,9 +136,9 @@ class Preprocess:
             )
         return image.resize((size[1], size[0]), _FILTERS[self.interpolation]), frame.resized(size)
 
-    def _padded(self, step: Step) -> Step:
+    def _padded(self, step: Step, least: tuple[int, int]) -> Step:
         image, frame = step
-        size = (max(image.height, self.size[0]), max(image.width, self.size[1]))
+        size = (max(image.height, least[0]), max(image.width, least[1]))
         if size == frame.input_size:
             return step
         top, left = (size[0] - image.height) // 2, (size[1] - image.width) // 2
@@ -139,12 +146,12 @@ class Preprocess:
         canvas.paste(image, (left, top))
         return canvas, frame.padded(top, left, size)
 
-    def _cropped(self, step: Step) -> Step:
+    def _cropped(self, step: Step, size: tuple[int, int]) -> Step:
         image, frame = step
-        height, width = self.size
+        height, width = size
         top, left = self._offset(image.height - height), self._offset(image.width - width)
         box = (left, top, left + width, top + height)
-        return image.crop(box), frame.cropped(top, left, self.size)
+        return image.crop(box), frame.cropped(top, left, size)
 
     def _offset(self, surplus: int) -> int:
         return round(surplus / 2) if self.center == "even" else surplus // 2

@@ -36,7 +36,8 @@ class Loaded:
 
     def __repr__(self) -> str:
         labels = "no labels" if self.labels is None else f"{len(self.labels)} labels"
-        size = "no preprocessing" if self.preprocess is None else f"photos at {by(self.preprocess.size)}"
+        at = by(self.preprocess.size) if self.preprocess and self.preprocess.size else "a size of their own"
+        size = "no preprocessing" if self.preprocess is None else f"photos at {at}"
         return f"<Loaded {self.name!r}: {type(self.module).__name__}, {labels}, {size}>"
 
 

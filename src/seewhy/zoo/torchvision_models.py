@@ -42,11 +42,13 @@ def load_torchvision(request: Request) -> Loaded:
 def preprocess_of(transforms: Any) -> tuple[Preprocess | None, tuple[str, ...]]:
     """The transforms of torchvision's weights as an equal `Preprocess`, or None and the reason why there is none."""
     kind = type(transforms).__name__
-    if kind != "ImageClassification":
-        return None, (f"no preprocessing: torchvision's {kind} has no input size of its own; give one, or tensors",)
-    (short,), crop = transforms.resize_size, transforms.crop_size
+    if kind == "ObjectDetection":  # detectors resize and normalize by themselves
+        return Preprocess(None, mean=(0.0,) * 3, std=(1.0,) * 3), ()
+    if kind not in ("ImageClassification", "SemanticSegmentation"):
+        return None, (f"no preprocessing: torchvision's {kind} has no equal Preprocess; give one, or tensors",)
+    short, crop = next(iter(transforms.resize_size or [None])), getattr(transforms, "crop_size", None)
     return Preprocess(
-        size=(crop[0], crop[-1]),
+        size=(crop[0], crop[-1]) if crop else None,
         fit="crop",
         resize=short,
         interpolation=transforms.interpolation.value,
