@@ -321,7 +321,7 @@ def test_bad_photos(capsys: pytest.CaptureFixture[str], photo: str, says: str, c
         ("the model returns one tensor, which has no ['logits']; leave --output out", ["--output", "logits"]),
         ("list them with seewhy layers", ["--layer", "8"]),
         ("sharp has no signed form, which --signed asks for", ["--method", "sharp", "--signed"]),
-        ("got place 5 among the scores; the model has 4 classes, so give 1 to 4", ["--topk", "5"]),
+        ("got --topk 5 for a model of 4 classes; ask for at most as many", ["--topk", "5"]),
         ("'--topk'", ["--topk", "0"]),
         ("'--topk'", ["--topk", "many"]),
         ("give one of the two", ["--topk", "2", "--target", "dog"]),
@@ -590,3 +590,25 @@ def test_what_was_chosen_beyond_the_usual_is_in_the_names(capsys: pytest.Capture
         assert main(["explain", "a.png", SMALL, "--target", "dog", *more]) == 0
     stems = {"", "_0.1", "_0.1+0.3_signed", "_tile"}
     assert {path.stem for path in Path("explained").glob("*.npz")} == {f"a_grad_cam_dog-1{stem}" for stem in stems}
+
+
+def bare() -> nn.Module:
+    """A factory that tells nothing of photos."""
+    return small().module
+
+
+@pytest.mark.parametrize("command", ["explain", "compare", "layers"])
+def test_a_network_without_a_preprocessing_is_told_what_the_command_line_wants(
+    capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    name = f"{__name__}:bare"
+    assert main([command, "skimage:chelsea", "--model", name]) == 2
+    said = capsys.readouterr().err
+    assert f"photos become inputs of {name} (a bare network does not tell); name a function of your own" in said
+    assert "which returns seewhy.Loaded(net, seewhy.Preprocess(size=...), labels, 'name')" in said
+
+
+def test_the_help_names_every_way_to_name_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["explain", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER, onnx:FILE or package.module:factory" in told

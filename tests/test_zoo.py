@@ -253,7 +253,9 @@ def test_a_dense_torchvision_model_fetches_no_backbone(monkeypatch: pytest.Monke
     )
     torch.manual_seed(0)
     small = replace(loaded, preprocess=replace(loaded.preprocess, resize=64))
-    e = seewhy.explain(small, "skimage:coffee", seewhy.Region(point=(9, 9)), "occlusion", options={"patch": 32, "stride": 32})
+    e = seewhy.explain(
+        small, "skimage:coffee", seewhy.Region(point=(9, 9)), "occlusion", options={"patch": 32, "stride": 32}
+    )
     assert e.map.shape == (1, 64, 96)
     assert e[0].on_photo().shape == (400, 600)
 
@@ -529,7 +531,7 @@ def test_what_the_user_gives_makes_the_notes_on_what_it_replaces_void(factories:
         (f"{HERE}:nothing", "returned a NoneType; it must return an nn.Module or a seewhy Loaded"),
         (
             "nowhere.at_all:build",
-            r"'nowhere.at_all' cannot be imported \(No module named 'nowhere'\); schemes are timm:",
+            r"'nowhere.at_all' cannot be imported \(No module named 'nowhere'\); models are named timm:NAME, .*:FILE",
         ),
         (
             "resnet50",
@@ -557,6 +559,16 @@ def test_a_missing_library_names_its_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     refused(rf"{name} needs the package {library}, which cannot be imported .*; pip install 'seewhy\[{extra}\]'$", name)
+
+
+def test_every_scheme_is_told_wherever_models_are_named() -> None:
+    from seewhy.zoo.loaded import SCHEMES, spelled
+    from seewhy.zoo.loading import SOURCES
+
+    assert SCHEMES.keys() == SOURCES.keys()
+    assert spelled("x") == "timm:x, torchvision:x, hf:NAME_OR_FOLDER, onnx:FILE or package.module:factory"
+    for scheme, what in SCHEMES.items():
+        assert f'"{scheme}:{what}"' in str(load.__doc__)
 
 
 # weights files

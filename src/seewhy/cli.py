@@ -35,6 +35,7 @@ from seewhy.flags import (
     names_in,
     options_of,
     output_of,
+    places,
     rectified,
     single,
 )
@@ -90,7 +91,7 @@ def explain(
     if asked is not None and topk > 1:
         raise seewhy.TargetError("--target names one class and --topk asks for several; give one of the two")
     loaded = loaded_on(model, weights, device, labels)
-    questions = [class_of(asked)] if asked is not None else [Rank(rank) for rank in range(1, topk + 1)]
+    questions = [class_of(asked)] if asked is not None else [Rank(place) for place in places(topk, loaded)]
     explained = partial(
         *(seewhy.compare, loaded),
         targets=questions,

@@ -12,14 +12,13 @@ import typer
 
 import seewhy
 from seewhy.saving import file_name
+from seewhy.zoo.loaded import spelled
 
 Photos = Annotated[
     list[str], typer.Argument(metavar="PHOTO...", help="Files, or skimage:chelsea and the like for bundled photos.")
 ]
 Photo = Annotated[str, typer.Argument(metavar="PHOTO", help="A file, or skimage:chelsea for a bundled photo.")]
-Model = Annotated[
-    str, typer.Option(help="The default, timm:NAME, torchvision:NAME, hf:NAME or package.module:factory.")
-]
+Model = Annotated[str, typer.Option(help=f"The default, {spelled()}.")]
 Weights = Annotated[Path | None, typer.Option(help="A local file of weights (safetensors, or tensors saved by torch).")]
 Device = Annotated[str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps.")]
 Layer = Annotated[
@@ -41,7 +40,7 @@ def loaded_on(model: str, weights: Path | None, device: str, labels: Path | None
     """The model on its device, which is tried out first: loading may take long.
 
     Raises:
-        ModelError: the device is not there; and as `load`.
+        ModelError: the device is not there, or it is not known how photos become inputs; and as `load`.
     """
     try:
         torch.zeros(1, device=device).item()
@@ -51,7 +50,26 @@ def loaded_on(model: str, weights: Path | None, device: str, labels: Path | None
             f"cannot compute on the device {device!r} ({reason}); the model runs where torch can; try --device cpu"
         ) from error
     loaded = seewhy.load(model, weights=weights, labels=labels)
+    if loaded.preprocess is None:
+        reason = next(iter(loaded.preprocess_notes), "a bare network does not tell").partition(";")[0]
+        raise seewhy.ModelError(
+            f"it is not known how photos become inputs of {model} ({reason}); name a function of your own as --model "
+            "package.module:factory, which returns seewhy.Loaded(net, seewhy.Preprocess(size=...), labels, 'name')"
+        )
     return replace(loaded, module=loaded.module.to(device))
+
+
+def places(topk: int, loaded: seewhy.Loaded) -> range:
+    """The places of the likeliest classes, from 1 on.
+
+    Raises:
+        TargetError: more than there are classes.
+    """
+    if loaded.labels is not None and topk > len(loaded.labels):
+        raise seewhy.TargetError(
+            f"got --topk {topk} for a model of {len(loaded.labels)} classes; ask for at most as many"
+        )
+    return range(1, topk + 1)
 
 
 def rectified(signed: bool) -> bool | None:

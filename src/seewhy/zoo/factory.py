@@ -8,7 +8,7 @@ from torch import nn
 
 from seewhy.types import ModelError
 from seewhy.wording import closest
-from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
+from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request, spelled
 from seewhy.zoo.weights import load_file
 
 
@@ -47,8 +47,8 @@ def _imported(request: Request) -> Any:
         module = import_module(request.scheme)
     except ImportError as error:
         raise ModelError(
-            f"{request.full_name}: the module {request.scheme!r} cannot be imported ({error}); schemes are timm:, "
-            "torchvision:, hf: or an importable package.module:factory"
+            f"{request.full_name}: the module {request.scheme!r} cannot be imported ({error}); models are named "
+            f"{spelled()}"
         ) from error
     names = [name for name, what in vars(module).items() if not name.startswith("_") and callable(what)]
     factory = getattr(module, request.name, None)

@@ -11,6 +11,15 @@ from seewhy.wording import by
 
 RANDOM_NOTE = "random weights: nothing it shows is a finding"
 
+SCHEMES = {"timm": "NAME", "torchvision": "NAME", "hf": "NAME_OR_FOLDER", "onnx": "FILE"}
+"""What a model's name may begin with, before a colon, and what stands after it."""
+
+
+def spelled(name: str = "") -> str:
+    """How models are named that are not the demo's; with the name in the place of the first."""
+    named = {scheme: (name or what) if what == "NAME" else what for scheme, what in SCHEMES.items()}
+    return f"{', '.join(f'{scheme}:{what}' for scheme, what in named.items())} or package.module:factory"
+
 
 @dataclass(frozen=True, repr=False)
 class Loaded:

@@ -11,7 +11,7 @@ from seewhy.types import ModelError
 from seewhy.zoo.efficientnet import SIZES, load_efficientnet
 from seewhy.zoo.factory import load_factory
 from seewhy.zoo.hf_models import load_hf
-from seewhy.zoo.loaded import Loaded, Request
+from seewhy.zoo.loaded import Loaded, Request, spelled
 from seewhy.zoo.onnx_models import load_onnx
 from seewhy.zoo.timm_models import load_timm
 from seewhy.zoo.torchvision_models import load_torchvision
@@ -67,9 +67,8 @@ def _source(request: Request) -> Callable[[Request], Loaded]:
     if request.scheme and request.name:
         return SOURCES.get(request.scheme, load_factory)
     if request.name not in SIZES:
-        name = request.name or "NAME"
         raise ModelError(
-            f"no model {request.full_name!r}; without a scheme there are {', '.join(SIZES)}; with one: timm:{name}, "
-            f"torchvision:{name}, hf:HUB_NAME_OR_FOLDER, package.module:factory"
+            f"no model {request.full_name!r}; without a scheme there are {', '.join(SIZES)}; with one: "
+            f"{spelled(request.name)}"
         )
     return load_efficientnet
