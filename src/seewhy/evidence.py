@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from seewhy.attending import Attending
 from seewhy.backward import Backward, Ruled
-from seewhy.facts import OF_TOKENS, PER_QUESTION, maps_the_image, needs
+from seewhy.facts import FACTS, maps_the_image, needs
 from seewhy.model.alignment import Placement
 from seewhy.model.biases import implicit_bias
 from seewhy.model.blocks import Attended
@@ -57,7 +57,7 @@ def arguments(function: Callable[..., Any], evidence: "Evidence", *, besides: st
         besides: a positional parameter that is no fact.
     """
     facts = {name: evidence.fact(name) for name in needs(function) if name != besides}
-    asked = PER_QUESTION & facts.keys()
+    asked = {name for name in facts if FACTS[name].each}
     each = range(len(evidence.questions) if asked else 1)
     return [{name: fact[q] if name in asked else fact for name, fact in facts.items()} for q in each]
 
@@ -96,7 +96,7 @@ class Evidence:
 
     def fact(self, name: str) -> Any:
         """The fact of that name."""
-        return getattr(self.tokens if name in OF_TOKENS else self, name)
+        return getattr(self.tokens if FACTS[name].of == "tokens" else self, name)
 
     @cached_property
     def tokens(self) -> Attending:

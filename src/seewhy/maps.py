@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seewhy.ensemble import Running, Undo, fuse
 from seewhy.evidence import Evidence, arguments, call
-from seewhy.facts import FACTS, OF_LAYERS, looks_at_layers, maps_the_image, needs, options
+from seewhy.facts import FACTS, asked_by, looks_at_layers, maps_the_image, needs, options
 from seewhy.method import Method
 from seewhy.model.places import Auto, LayerName
 from seewhy.registry import find, row_of
@@ -53,7 +53,8 @@ class Asked:
     @property
     def together(self) -> bool:
         """Whether there is one map of all layers of a group, or of none, rather than one of each."""
-        return bool(OF_LAYERS.keys() & set(needs(self.method.function))) or not looks_at_layers(self.method.function)
+        function = self.method.function
+        return any(fact.of == "layers" for fact in asked_by(function)) or not looks_at_layers(function)
 
     def group(self, layers: Sequence[LayerName | None]) -> tuple[LayerName | Auto, ...]:
         """The layers that it is to look at, where these were asked for."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from seewhy.ensemble import Change
-from seewhy.facts import PER_QUESTION, needs
+from seewhy.facts import asked_by
 from seewhy.types import Map, Scores, Selection
 
 
@@ -36,6 +36,8 @@ class Method:
     """Where its parts should sum to the score: by how much they do not, a function of its map and of facts."""
     library: str = ""
     """Whose code it is, where it is not ours."""
+    pixels: bool = False
+    """Whether its map is of single pixels, where its facts do not tell."""
 
     @property
     def name(self) -> str:
@@ -50,16 +52,16 @@ class Method:
 
     @property
     def of_pixels(self) -> bool:
-        """Whether its map is one of single pixels: gradients with respect to the image."""
-        return self.family == "pixel"
+        """Whether its map is one of single pixels, such as gradients with respect to the image."""
+        return self.pixels or {fact.pixels for fact in asked_by(self.function)} - {None} == {True}
 
     @property
     def class_specific(self) -> bool:
         """Whether the map depends on the question at all."""
-        return bool(PER_QUESTION & set(needs(self.function)))
+        return any(fact.each for fact in asked_by(self.function))
 
     @property
     def cost(self) -> str:
         """In forward and backward passes for one image; a pass back is only through what comes after the layer."""
-        backward = ", 1 back" if any("gradients" in name for name in needs(self.function)) else ""
+        backward = ", 1 back" if any(fact.back for fact in asked_by(self.function)) else ""
         return self.passes or f"1 forward{backward}"

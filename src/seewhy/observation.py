@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from seewhy.backward import Backward
 from seewhy.ensemble import Change
 from seewhy.evidence import Evidence
-from seewhy.facts import OF_TOKENS
+from seewhy.facts import FACTS
 from seewhy.model.attention import attentions
 from seewhy.model.blocks import Attended, attended, spots_of
 from seewhy.model.capture import Capture, capture
@@ -63,13 +63,13 @@ class Plan:
     @staticmethod
     def of(needed: set[str]) -> "Plan":
         """The plan for these facts."""
-        differentiated = {name for name in needed if "gradients" in name and not name.endswith("_at")}
+        kept = {what for name in needed for what in FACTS[name].keeps}
         return Plan(
-            graph=bool(differentiated | needed & {"class_weights", "hessian_product", "reading"}),
-            leaf=bool(needed & {"input_gradients", "guided_gradients", "deconvnet_gradients"}),
-            biases="bias_gradients" in needed,
-            twice="hessian_product" in needed,
-            tokens=bool(needed & OF_TOKENS.keys()),
+            graph="graph" in kept,
+            leaf="leaf" in kept,
+            biases="biases" in kept,
+            twice="twice" in kept,
+            tokens="tokens" in kept,
         )
 
     def within(self) -> AbstractContextManager[Any] | None:

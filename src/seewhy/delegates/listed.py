@@ -47,6 +47,7 @@ _ROWS = (
         signed=True,
         passes="200 forwards, 200 back",
         library="captum",
+        pixels=True,
         weakness="depends on the references; of a single one it is integrated gradients at random places",
     ),
     Method(
@@ -57,6 +58,7 @@ _ROWS = (
         signed=True,
         passes="4 forwards, 2 back",
         library="captum",
+        pixels=True,
         weakness="depends on the baseline; takes what is no module of a known kind as linear (ReLU6, F.relu, GELU)",
     ),
     Method(
@@ -67,6 +69,7 @@ _ROWS = (
         signed=True,
         passes="8 forwards, 4 back",
         library="captum",
+        pixels=True,
         weakness="as DeepLIFT; and the references are the caller's to choose",
     ),
     Method(
@@ -77,6 +80,7 @@ _ROWS = (
         signed=True,
         passes="2 forwards, 1 back",
         library="captum",
+        pixels=True,
         weakness="near input times gradient, as noisy; additions and activations that are no modules have no rule",
     ),
 )
