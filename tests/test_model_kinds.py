@@ -194,7 +194,8 @@ def test_vivit_has_a_class_token_and_timesformer_another_order_of_tokens():
     vivit = seewhy.explain(video_model("Vivit", tubelet_size=[2, 8, 8]), x, 1)
     assert next(iter(vivit.raw.values())).shape == (1, 4, 4, 4)
     timesformer = seewhy.explain(video_model("Timesformer", patch_size=8), x, 1)
-    assert timesformer.layers == ("timesformer.embeddings.patch_embeddings.projection",)
+    assert timesformer.layers == ("timesformer.embeddings.pos_drop",)  # the last where frames are apart
+    assert timesformer.raw["timesformer.embeddings.pos_drop"].shape == (1, 8, 4, 4)
     assert any("hold no grid that could be read" in note for note in timesformer.notes)
 
 

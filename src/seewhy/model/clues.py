@@ -31,6 +31,7 @@ def clues_of(trace: Trace, edge: Edge) -> Clues:
     sequence = len(shape) == 3
     return Clues(
         batch=trace.image.shape[0],
+        frames=trace.frames,
         channels=channels,
         unshaped=not any(kind(node) in RESHAPES for node in upstream),
         grids=tuple(dict.fromkeys(_grids(trace, upstream))) if sequence else (),
@@ -47,6 +48,8 @@ def _grids(trace: Trace, upstream: tuple[Node, ...]) -> Iterator[Grid]:
         if kind(node) == "Im2Col":
             yield _unfolded(node)
         shape = shape_of((node, 0))
+        if trace.frames and len(shape) == rank - 1 and _channels_first(node):
+            yield shape[2:]
         if len(shape) != rank or shape[0] != trace.image.shape[0]:
             continue
         if _channels_first(node):
@@ -181,7 +184,7 @@ def _patches_of(trace: Trace, edge: Edge, axis: int) -> Positions:
     count = shape_of(edge)[axis]
     for node in reversed(trace.nodes[trace.positions.get(edge[0], 0) :]):
         shape = shape_of((node, 0))
-        if len(shape) == 3 and shape[0] == trace.image.shape[0] and shape[axis] == count:
+        if len(shape) == 3 and trace.is_batch(shape) and shape[axis] == count:
             return range(0) if _is_unrolled(trace, node, edge[0]) else _compact(_from_image(trace, (node, 0), axis))
     return range(count)
 
@@ -190,7 +193,7 @@ def _others(trace: Trace) -> tuple[int, int]:
     """How many tokens stand ahead of the patches and behind them, where such were first joined to them."""
     for node in reversed(trace.nodes):
         shape, sizes = shape_of((node, 0)), trace.joined.get(node, ())
-        if len(shape) == 3 and shape[0] == trace.image.shape[0] and sum(sizes) == shape[1]:
+        if len(shape) == 3 and trace.is_batch(shape) and sum(sizes) == shape[1]:
             patches = _compact(_from_image(trace, (node, 0), 1))
             if isinstance(patches, range) and len(patches) < shape[1]:
                 return patches.start, shape[1] - patches.stop

@@ -30,17 +30,17 @@ class Layout:
 
     Kinds, by the order of axes: `bc*` (BCHW, BCL, BCDHW), `b*c` (BHWC, BDHWC), `bnc` and `bcn` (tokens, of which those
     at `positions` are the image's patches, row by row; the others are class, register or detection tokens), `nc` (the
-    same of one image after the other, without an axis for them), and `btc*` (BCHW of the frames of videos, one video
-    after the other).
+    same of one image after the other, without an axis for them), `btc*` and `btnc` (BCHW and tokens of the frames of
+    videos, one video after the other).
     """
 
-    kind: Literal["bc*", "b*c", "bnc", "bcn", "nc", "btc*"]
+    kind: Literal["bc*", "b*c", "bnc", "bcn", "nc", "btc*", "btnc"]
     grid: Grid
     positions: Positions = field(default=range(0), repr=False)
 
     def __str__(self) -> str:
         axes = _AXES.get(len(self.grid), "*")
-        named = {"bnc": "b n c", "bcn": "b c n", "nc": "(b n) c", "btc*": "(b t) c h w"}
+        named = {"bnc": "b n c", "bcn": "b c n", "nc": "(b n) c", "btc*": "(b t) c h w", "btnc": "(b t) n c"}
         return {"bc*": f"b c {axes}", "b*c": f"b {axes} c", **named}[self.kind]
 
     def to_cells(self, raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -60,6 +60,8 @@ class Layout:
             patches = tokens.narrow(-2, self.positions.start, len(self.positions))
         else:
             patches = tokens.index_select(-2, torch.tensor(self.positions, device=raw.device))
+        if self.kind == "btnc":
+            patches = patches.unflatten(-3, (-1, self.grid[0])).flatten(-3, -2)
         return patches.unflatten(-2, self.grid).movedim(-1, channel)
 
     def from_cells(self, cells: Float[Tensor, "..."], raw_like: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -73,17 +75,19 @@ class Layout:
         if self.kind == "b*c":
             return last
         patches = last.flatten(channel, -2)
+        if self.kind == "btnc":
+            patches = patches.unflatten(-2, (self.grid[0], -1)).flatten(-4, -3)
         where = torch.tensor(tuple(self.positions), device=raw_like.device)
         filled = self._tokens(raw_like).index_copy(-2, where, patches.to(raw_like.dtype))
         if self.kind == "nc":
             return filled.flatten(-3, -2)
-        return filled if self.kind == "bnc" else filled.transpose(-1, -2)
+        return filled.transpose(-1, -2) if self.kind == "bcn" else filled
 
     def _tokens(self, raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """The tokens `(... b n c)`."""
         if self.kind == "nc":
             return raw.unflatten(-2, (-1, len(self.positions)))
-        return raw if self.kind == "bnc" else raw.transpose(-1, -2)
+        return raw.transpose(-1, -2) if self.kind == "bcn" else raw
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Clues:
 
     Args:
         batch: images in the batch that it was made from.
+        frames: pictures that the model takes of each of these one by one; 0 where it takes them whole.
         channels: its channel axis, where an operation that made or reads it leaves no doubt.
         unshaped: made from the image by convolutions and the like alone, never reshaped; its rank then speaks.
         grids: spatial grids of tensors that it was made from, the nearest first.
@@ -102,6 +107,7 @@ class Clues:
 
     batch: int
     channels: int | None = None
+    frames: int = 0
     unshaped: bool = False
     grids: tuple[Grid, ...] = ()
     patches: Mapping[int, Positions] = field(default_factory=dict[int, Positions])
@@ -122,6 +128,9 @@ def possible(shape: Sequence[int], size: Sequence[int], clues: Clues) -> list[La
     """
     if clues.rows:
         return [clues.rows]
+    if len(shape) == 3 and clues.frames and shape[0] == clues.batch * clues.frames:
+        found = _tokens(shape, size[1:], clues, axes=(1,))
+        return [Layout("btnc", (clues.frames, *each.grid), each.positions) for each in found]
     if not shape or shape[0] != clues.batch:
         of_frames = len(size) == 3 and len(shape) == 4 and clues.channels == 1 and shape[0] == clues.batch * size[0]
         return [Layout("btc*", (size[0], *shape[2:]))] if of_frames and fits(shape[2:], size[1:]) else []
