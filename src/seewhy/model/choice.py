@@ -115,9 +115,12 @@ def _is_single(gradient: Float[Tensor, "b *axes"]) -> bool:
 def _spans(trace: Trace, cells: Cells) -> bool:
     """Whether the cells with a gradient reach along every axis over most of what the score is about."""
     (gradient,) = trace.gradients([cells.edge])
-    if gradient is None or not trace.extent or _is_single(gradient):
+    if gradient is None or not trace.extent:
         return False
-    reached = (cells.layout.to_cells(gradient) != 0).flatten(0, 1).any(0)
+    gradient = cells.layout.to_cells(gradient)
+    if _is_single(gradient.flatten(2)):  # of one row of cells there are still several
+        return False
+    reached = (gradient != 0).flatten(0, 1).any(0)
     axes = zip(range(reached.ndim), trace.extent, trace.size, strict=True)
     return bool(reached.any()) and all(
         _length(reached, axis) * pixels >= _MOST * extent * reached.shape[axis] for axis, extent, pixels in axes

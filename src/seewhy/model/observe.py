@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seewhy.model.norms import sound
 from seewhy.types import ModelError
 from seewhy.wording import some
 
@@ -129,6 +130,7 @@ def untouched(model: nn.Module) -> Iterator[Census]:
         if census.recurrent:
             # cuDNN has no backward of recurrent layers in eval mode, and training mode would change what they compute
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(sound(census.modules))
         yield census
 
 
