@@ -46,8 +46,12 @@ ALLOWED = {
     "maps": "types ensemble model evidence facts method registry",
     "answer": "types tensor targets model ensemble evidence facts maps observation subject explanation",
     "given": "types ensemble model observation",
+    "arrays": "types data facts given maps explain explanation",
     "explain": "types data zoo model ensemble given subject maps answer explanation comparison",
-    "tiles": "types tensor wording data zoo model targets given maps observation subject answer explanation",
+    "stitching": "types tensor wording data model ensemble maps observation subject answer explanation",
+    "tile_questions": "types marks data targets ensemble observation subject stitching",
+    "tiles": "types wording data zoo model ensemble given maps observation subject explanation stitching "
+    "tile_questions",
 }
 FREE = {"cli", "flags", "__init__"}
 
@@ -91,7 +95,7 @@ def test_importing_the_package_takes_little_time_beside_torch():
 
 
 def test_the_public_names():
-    verbs = {"explain", "compare", "tiles", "layers", "load", "read", "needs", "factorize", "METHODS", "__version__"}
+    verbs = {"explain", "compare", "from_arrays", "tiles", "layers", "load", "read", "needs", "factorize", "METHODS", "__version__"}
     nouns = {
         "Explanation",
         "Comparison",

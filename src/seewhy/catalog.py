@@ -5,11 +5,13 @@ from types import MappingProxyType
 
 from seewhy import methods
 from seewhy.ensemble import Flips, Scales
-from seewhy.method import Method
+from seewhy.method import Layered, Method
 from seewhy.methods.layers import full_grad_residual
 from seewhy.methods.pixel import completeness_residual
+from seewhy.methods.presets import agreement
 
 _PACKAGE = "no publication; the definition of the pytorch-grad-cam package"
+_LAYERED = Layered(last=methods.grad_cam, finer=methods.layer_cam, joined=agreement)
 
 _ROWS = (
     # activations alone
@@ -178,6 +180,7 @@ _ROWS = (
         signed=False,
         layers="pair",
         relative=True,
+        layered=_LAYERED,
         weakness="says where, not how much; evidence that only one of its layers sees is lost",
     ),
     Method(
@@ -188,6 +191,7 @@ _ROWS = (
         signed=False,
         layers="pair",
         relative=True,
+        layered=_LAYERED,
         ensemble=(Flips((-1,)), Scales((1.0, 2.0))),
         passes="11 to 16 forwards, 4 back",
         weakness="ten times the cost of sharp for a little more",

@@ -1,12 +1,23 @@
 """What is known of a method beside its formula."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from seewhy.ensemble import Change
 from seewhy.facts import asked_by
 from seewhy.types import Map, Scores, Selection
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A method of several layers as formulas of single ones, whose maps over the image become one."""
+
+    last: Callable[..., Map]
+    """Of the deepest layer."""
+    finer: Callable[..., Map]
+    """Of all others."""
+    joined: Callable[[Sequence[Map]], Map]
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Method:
     """Whether an image's map depends on the other images of its batch."""
     residual: Callable[..., Scores] | None = None
     """Where its parts should sum to the score: by how much they do not, a function of its map and of facts."""
+    layered: Layered | None = None
+    """Where it can be told so: what it is layer by layer, before anything is scaled."""
     library: str = ""
     """Whose code it is, where it is not ours."""
     pixels: bool = False

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -11,22 +10,20 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seewhy import given
-from seewhy.answer import answer
 from seewhy.data.image import read
 from seewhy.data.preprocess import Preprocess
-from seewhy.data.windows import Size, Windows
+from seewhy.data.windows import Cut, Size, size_of
+from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
-from seewhy.maps import Asked, asked
-from seewhy.model.locate import LayerName
+from seewhy.maps import asked
+from seewhy.model.places import LayerName
 from seewhy.model.receptive import receptive_fields
 from seewhy.model.run import Run
-from seewhy.observation import Manner, observe
-from seewhy.subject import Subject, subject
-from seewhy.targets.classes import ClassScore, parse
-from seewhy.targets.question import Open
-from seewhy.targets.walking import leaves
-from seewhy.tensor import chunked
-from seewhy.types import LayerError, MapWarning, Path, ShapeError, Target, TargetError
+from seewhy.observation import Manner
+from seewhy.stitching import Asking, Parts, stitched
+from seewhy.subject import subject
+from seewhy.tile_questions import Posed, posed
+from seewhy.types import MapWarning, Path, ShapeError
 from seewhy.wording import by
 from seewhy.zoo import Loaded
 
@@ -54,7 +51,7 @@ class Tiled:
 
     @property
     def map(self) -> Float[Tensor, "*s"]:
-        """The map of the whole image, raw units."""
+        """The map of the whole image, in the units of `whole`."""
         return self.whole.map[0]
 
     def __len__(self) -> int:
@@ -62,26 +59,6 @@ class Tiled:
 
     def __repr__(self) -> str:
         return f"<Tiled: {len(self)} tiles of {by(self.size)}, {self.whole!r}>"
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """What is asked of each tile, and how."""
-
-    question: Any
-    way: Asked
-    group: list[LayerName | None]
-    manner: Manner
-
-    def of(self, tiles: Subject) -> Explanation:
-        """The explanation of some tiles."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", MapWarning)  # that a tile is dark is no news
-            try:
-                return answer(tiles, [self.question], [self.way], [self.group], self.manner)[0]
-            except LayerError as error:
-                size = by(tiles.inputs.shape[2:])
-                raise LayerError(f"of tiles of {size}, which size= and overlap= make: {error}") from error
 
 
 def tiles(
@@ -101,6 +78,8 @@ def tiles(
     rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,
+    ensemble: Change | Sequence[Change] = (),
+    combine: str = "mean",
     output: str | int | Path | None = None,
     labels: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
@@ -110,8 +89,10 @@ def tiles(
         map(p) = sum_i w_i(p) map_i(p),    sum_i w_i(p) = 1 at every pixel p
 
     where w_i falls linearly towards those sides of tile i that another one overlaps. Maps stay in the method's raw
-    units: a tile without evidence stays dark. The question is the same in every tile: where none is asked, it is the
-    class that the tiles predict together, by the mean of their scores, each weighed by its share of the image.
+    units: a tile without evidence stays dark. What is scaled (several layers, `sharp`, `best`) is scaled once stitched,
+    over the whole image. The question is the same in every tile: where none is asked, it is the class that the tiles
+    predict together, by the mean of their scores, each weighed by its share of the image. A region of a segmentation is
+    that of the whole image; a tile that has nothing of it has a map and a score of 0.
 
     Identity: of an image that is one tile, it is `explain`.
 
@@ -119,7 +100,8 @@ def tiles(
         model: as in `explain`.
         image: one image as the model takes it, but larger: a tensor `(1 c h w)`, `(1 c l)` or `(1 c d h w)`; or a
             photo, of which a pixel becomes a pixel of the model's input: it is not resized.
-        target: as in `explain`, but for questions that the scores of each tile would settle in another way.
+        target: as in `explain`, but for questions that the scores of each tile would settle in another way, such as
+            `Rank(2)` and `Box()`. Points and masks of a `Region` are those of the whole image.
         method: as in `explain`.
         layer: as in `explain`.
         size: of a tile in pixels, one number or one for each axis; None: what the model's preprocessing makes.
@@ -133,6 +115,8 @@ def tiles(
         rectify: as in `explain`.
         align: as in `explain`.
         layout: as in `explain`.
+        ensemble: as in `explain`; of changed copies of the whole image, each cut into tiles.
+        combine: as in `explain`.
         output: as in `explain`.
         labels: as in `explain`.
         preprocess: how photos become inputs; its size is that of a tile.
@@ -142,46 +126,26 @@ def tiles(
 
     Raises:
         LayerError: a tile is so small that no layer has a grid of more than one cell.
+        MethodError: a method that scales its map by what is in a tile.
         ShapeError: not one image, tiles that do not lie within it, or an overlap or margin that is none.
         TargetError: a question that each tile would settle in another way.
         SeewhyError: as `explain`.
     """
-    manner = given.manner_of(align, layout, (), "mean", output)
+    manner = given.manner_of(align, layout, ensemble, combine, output)
     way = asked(given.method_of(method), given.options_of(options), rectify)
     how = preprocess or (model.preprocess if isinstance(model, Loaded) else None)
     image, whole_photo = _at_its_own_size(image, how)
-    ready = subject(
-        model,
-        image,
-        args=args,
-        kwargs=given.keywords_of(kwargs),
-        labels=given.labels_of(labels),
-        preprocess=whole_photo,
-    )
-    windows = Windows.over(ready.inputs.shape[2:], _size(size, how, ready), overlap, margin)
-    if at_once < 1:
-        raise ShapeError(f"got at_once={at_once}; at least one tile runs at a time: give 1 or more")
-    parts = _Parts(ready, windows, at_once)
-    asking = _Asking(_question(target, parts, manner), way, given.layers_of(layer), manner)
-    tiled = _stitched(parts, asking)
+    keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
+    ready = subject(model, image, args=args, kwargs=keywords, labels=names, preprocess=whole_photo)
+    if len(ready.inputs) != 1:
+        raise ShapeError(f"got {len(ready.inputs)} images; tiles are cut from one: call it for each")
+    if not isinstance(cast(object, at_once), int) or at_once < 1:
+        raise ShapeError(f"got at_once={at_once!r}; at least one tile runs at a time: give 1 or more")
+    parts = Parts(ready, Cut(_size(size, how, ready.inputs.ndim - 2), overlap, margin), at_once)
+    tiled = _tiled(parts, posed(target, parts, manner), Asking(way, given.layers_of(layer), manner))
     if not tiled.map.any():
         warnings.warn(_BLANK, MapWarning, stacklevel=2)
     return tiled
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """The tiles of an image, made a few at a time, each with what else the model is given for the image."""
-
-    whole: Subject
-    windows: Windows
-    at_once: int
-
-    def __iter__(self) -> Iterator[Subject]:
-        for some in chunked(len(self.windows), self.at_once):
-            cut = torch.cat([self.whole.inputs[..., *place] for place in self.windows.places[some]])
-            batch = self.whole.batch.of_rows(cut, self.whole.batch.rows.expand(len(cut)))
-            yield replace(self.whole, batch=batch, pictures=(None,) * len(cut))
 
 
 def _at_its_own_size(image: Any, how: Preprocess | None) -> tuple[Any, Preprocess | None]:
@@ -193,95 +157,57 @@ def _at_its_own_size(image: Any, how: Preprocess | None) -> tuple[Any, Preproces
     return photo, replace(how, size=photo.size, fit="squash", resize=None)
 
 
-def _size(size: int | Sequence[int] | None, how: Preprocess | None, ready: Subject) -> Size:
-    if len(ready.inputs) != 1:
-        raise ShapeError(f"got {len(ready.inputs)} images; tiles are cut from one: call it for each")
-    if size is None and how is None:
+def _size(size: Any, how: Preprocess | None, axes: int) -> Size:
+    if size is None and (how is None or how.size is None):
         raise ShapeError("the size of a tile is not known; give size=, the pixels that the model takes")
-    wanted = how.size if size is None and how is not None else size
-    return (wanted,) * (ready.inputs.ndim - 2) if isinstance(wanted, int) else tuple(wanted or ())
+    return size_of(how.size if size is None and how is not None else size, axes)
 
 
-def _question(target: Any, parts: _Parts, manner: Manner) -> Target | Open:
-    """The question, the same for all tiles.
-
-    Raises:
-        TargetError: it would be another one in each tile.
-    """
-    if target is None:
-        return ClassScore("score", _predicted(parts, manner))
-    if isinstance(target, list | tuple):
-        raise TargetError(f"got {len(target)} targets; tiles answer one question: call it for each")
-    question = parse(target, 1)
-    for part in leaves(question):
-        if isinstance(part, Open) and not isinstance(part, ClassScore):
-            raise TargetError(
-                f"got {part!r}, which the output of each tile would settle in another way; name what is asked for in "
-                "all of them, as in seewhy.Logit(3)"
-            )
-    return question
-
-
-def _predicted(parts: _Parts, manner: Manner) -> int:
-    """The class with the highest mean score of all tiles, each weighed by its share of the image."""
-    total: Any = 0
-    shares = parts.windows.shares.split(parts.at_once)
-    for some, part in zip(shares, parts, strict=True):
-        seen, _ = observe(part, set(), [], manner)
-        if seen.question.path is None or len(seen.question.shape) > 2:
-            raise TargetError(
-                "no class can be predicted by all tiles together, as the output is not one score for each class; say "
-                "what is asked: target="
-            )
-        total = total + some.to(seen.scores) @ seen.scores
-    return int(total.argmax())
-
-
-def _stitched(parts: _Parts, asking: _Asking) -> Tiled:
-    """One map of the tiles' maps, which come a few at a time."""
-    windows = parts.windows
-    weighed = zip(windows.places, windows.weights, strict=True)
-    explained = map(asking.of, parts)
-    first = next(explained)
-    canvas = first.map.new_zeros(parts.whole.inputs.shape[2:])
-    scores: list[Tensor] = []
-    for part in chain([first], explained):
-        scores.append(part.scores)
-        for tile, (place, weight) in zip(part.map, weighed, strict=False):
-            canvas[place] += weight.to(tile) * tile
-    told = torch.cat(scores)
+def _tiled(parts: Parts, question: Posed, asking: Asking) -> Tiled:
+    """One map of the tiles' maps, and what the first of them tells about all."""
+    one, alone = slice(0, 1), len(parts.windows) == 1
+    first = asking.of(parts.of(one), question.of(parts, None)(one))
+    map, scores = (first.map, first.scores) if alone else stitched(parts, question.of, asking, first.layers)
     notes = _notes(parts, asking.manner, first)
     whole = replace(
         first,
-        map=canvas[None],
+        map=map,
         raw={},
-        scores=(windows.shares.to(told) @ told)[None],
-        target=first.target[:1],
-        class_indices=first.class_indices[:1],
+        scores=(parts.windows.shares.to(scores) @ scores)[None],
+        target=(question.title,) if question.title else first.target,
         probabilities=(None,),
-        notes=notes if canvas.any() else (*notes, _BLANK),
+        notes=notes if map.any() else (*notes, _BLANK),
         pictures=parts.whole.pictures,
+        asked=(question.marks,),
         residual=None,
     )
-    starts = torch.tensor([[along.start for along in place] for place in windows.places])
-    return Tiled(whole, starts, windows.size, told, windows.shares)
+    starts = torch.tensor([[along.start for along in place] for place in parts.windows.places])
+    return Tiled(whole, starts, parts.cut.size, scores, parts.windows.shares)
 
 
-def _notes(parts: _Parts, manner: Manner, first: Explanation) -> tuple[str, ...]:
-    """What was told of the first tiles, but for what is about one of them; and what tiles do to the map."""
-    count, size = len(parts.windows), parts.windows.size
-    told = [note for note in first.notes if not note.startswith("image ")]
+def _notes(parts: Parts, manner: Manner, first: Explanation) -> tuple[str, ...]:
+    """What was told of the first tile, but for what is about it alone; and what tiles do to the map."""
+    count, size = len(parts.windows), by(parts.cut.size)
+    told = [note for note in first.notes if note in parts.whole.notes or not note.startswith("image 0: ")]
     plural = "s" * (count > 1)
-    told.append(f"{count} tile{plural} of {by(size)}, stitched; the score is the mean of theirs, weighed by area")
-    if count > 1 and first.layers:
-        tile = next(iter(replace(parts, at_once=1)))
-        trace = Run(tile.module, tile.batch, manner.output).trace()
-        for layer in first.layers:
-            fields = receptive_fields(trace.edge(layer)[0], trace.image, len(size)) or ()
-            seen = [field.high - field.low + 1 for field in fields]
-            if any(pixels > length for pixels, length in zip(seen, size, strict=False)):
-                told.append(
-                    f"a cell of layer {layer} could see {by(seen)} pixels, more than a tile's {by(size)}: larger "
-                    "tiles, where the model takes them, let it see more of what is around"
-                )
-    return tuple(told)
+    told.append(f"{count} tile{plural} of {size}, stitched; the score is the mean of theirs, weighed by area")
+    return (*told, *(_seen(parts, manner, first.layers) if count > 1 else ()))
+
+
+def _seen(parts: Parts, manner: Manner, layers: Sequence[str]) -> Iterator[str]:
+    """Which layers' cells could see more than a tile shows."""
+    if not layers:
+        return
+    tile, size = parts.of(slice(0, 1)), parts.cut.size
+    trace = Run(tile.module, tile.batch, manner.output).trace()
+    for layer in layers:
+        fields = receptive_fields(trace.edge(layer)[0], trace.image, len(size))
+        pixels = [field.high - field.low + 1 for field in fields or ()]
+        if any(seen > length for seen, length in zip(pixels, size, strict=False)):
+            what = f"could see {by(pixels)} pixels, more than a tile's {by(size)}"
+        elif fields is None:
+            what = f"may see more pixels than a tile's {by(size)}, how many its operations do not tell"
+        else:
+            continue
+        more = "larger tiles, where the model takes them, let it see more of what is around"
+        yield f"a cell of layer {layer} {what}: {more}"

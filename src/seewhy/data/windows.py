@@ -1,9 +1,11 @@
 """Windows that cover an image, and how much each counts where several overlap."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
+from numbers import Integral, Real
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -13,6 +15,60 @@ from seewhy.types import ShapeError
 from seewhy.wording import by
 
 Size = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How images are cut into windows: of which size, how far they overlap, and which margin of theirs does not count.
+
+    Raises:
+        ShapeError: an overlap or margin of another kind.
+    """
+
+    size: Size
+    overlap: float
+    margin: int
+
+    def __post_init__(self) -> None:
+        if not _is(self.overlap, Real) or not 0 <= self.overlap < 1:
+            raise ShapeError(f"got overlap={self.overlap!r}; it is a share of a tile, from 0 to below 1; give 0.5")
+        if not _is(self.margin, Integral):
+            raise ShapeError(f"got margin={self.margin!r}; it is a whole number of pixels: give 0, or what is padded")
+
+    @property
+    def shared(self) -> int:
+        """How many pixels neighbors have in common at least, along any axis."""
+        return min(length - step(length, self.overlap) for length in self.size)
+
+    def over(self, whole: Sequence[int]) -> "Windows":
+        """The windows of an image."""
+        return Windows.over(whole, self.size, self.overlap, self.margin)
+
+    def scaled(self, before: Sequence[int], after: Sequence[int]) -> "Cut":
+        """The same of a copy of an image at another size."""
+        sides = list(zip(self.size, before, after, strict=True))
+        larger = replace(self, size=tuple(max(1, round(length * now / was)) for length, was, now in sides))
+        margin = min(self.margin * now // was for _, was, now in sides)
+        return replace(larger, margin=min(margin, larger.shared // 2))
+
+
+def size_of(given: Any, axes: int) -> Size:
+    """The size of a window: one number for all axes, or one for each.
+
+    Raises:
+        ShapeError: they are no whole numbers from 1 on.
+    """
+    plain = given.tolist() if hasattr(given, "tolist") else given
+    listed = list(cast(Sequence[Any], plain)) if isinstance(plain, list | tuple) else [plain] * axes
+    if not listed or not all(_is(length, Integral) and length > 0 for length in listed):
+        raise ShapeError(
+            f"got size={given!r}; it is a tile's pixels, a whole number from 1 on or one for each axis: 224"
+        )
+    return tuple(int(length) for length in listed)
+
+
+def _is(given: Any, kind: type) -> bool:
+    return isinstance(given, kind) and not isinstance(given, bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +97,7 @@ class Windows:
         """
         _check(whole, size, overlap, margin)
         starts = tuple(
-            (*range(0, pixels - length, _step(length, overlap)), pixels - length)
+            (*range(0, pixels - length, step(length, overlap)), pixels - length)
             for pixels, length in zip(whole, size, strict=True)
         )
         return Windows(size, starts, tuple(_weights(*axis, margin) for axis in zip(whole, size, starts, strict=True)))
@@ -74,7 +130,8 @@ class Windows:
         return areas / areas.sum()
 
 
-def _step(length: int, overlap: float) -> int:
+def step(length: int, overlap: float) -> int:
+    """How far the next window begins behind one of this length."""
     return max(1, int(length * (1 - overlap)))
 
 
@@ -102,9 +159,7 @@ def _check(whole: Sequence[int], size: Size, overlap: float, margin: int) -> Non
             f"got tiles of {by(size)} for an image of {by(whole)}; a tile lies within the image: give another size=, "
             "or explain the image as a whole by seewhy.explain"
         )
-    if not 0 <= overlap < 1:
-        raise ShapeError(f"got overlap={overlap}; it is a share of a tile, from 0 to below 1; give 0.5")
-    shared = min(length - _step(length, overlap) for length in size)
+    shared = Cut(size, overlap, margin).shared
     if not 0 <= 2 * margin <= shared:
         raise ShapeError(
             f"got margin={margin}; tiles overlap by {shared} pixels, of which each can leave half to the other: give "

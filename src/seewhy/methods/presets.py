@@ -1,7 +1,9 @@
 """Our own combinations of published methods: of no paper, made because they were measured to be best on photos."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,10 +42,12 @@ def sharp(
     *finer, (activations, gradients, upsample) = zip(
         activations_by_layer, gradients_by_layer, upsample_by_layer, strict=True
     )
-    product = unit(upsample(grad_cam(activations, gradients)))
-    for a, g, lay in finer:
-        product = product * unit(lay(layer_cam(a, g)))
-    return product ** (1 / len(activations_by_layer))
+    return agreement([*(lay(layer_cam(a, g)) for a, g, lay in finer), upsample(grad_cam(activations, gradients))])
+
+
+def agreement(maps: Sequence[Float[Tensor, "b *s"]]) -> Float[Tensor, "b *s"]:
+    """The geometric mean of maps over the image, each its positive part divided by its maximum."""
+    return reduce(torch.mul, map(unit, maps)) ** (1 / len(maps))
 
 
 def best(
