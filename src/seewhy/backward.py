@@ -10,8 +10,8 @@ from torch import Tensor
 
 from seewhy.model.capture import INPUT, Capture
 from seewhy.model.rules import Rectified, ruled
-from seewhy.nested import follow
-from seewhy.types import Path, Target, TargetError
+from seewhy.nested import follow, tensors
+from seewhy.types import RUNS_ONLY, Path, Target, TargetError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Backward:
         for score in cast(list[Any], given):  # a user's function may return anything
             if not isinstance(score, Tensor) or score.shape != self.rows.shape:
                 got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-                raise TargetError(f"the target returned {got}; return one score per image, here ({len(self.rows)},)")
+                what = "" if isinstance(score, Tensor) else "a tensor with "
+                count = len(self.rows)
+                raise TargetError(f"the target returned {got}; return {what}one score per image, here ({count},)")
         return given
 
     @cached_property
@@ -64,12 +66,25 @@ class Backward:
         """As `gradients`, with respect to these layers, computed anew."""
         if self.told is not None:
             return self.capture.gradients([(follow(self.capture.output, self.told[0]), self.told[1])], layers)
+        self._check_answers()
         with torch.enable_grad():
             scores = torch.stack(self.answers)
         each = torch.eye(len(scores), dtype=scores.dtype, device=scores.device)[:, :, None].expand(
             -1, -1, len(self.rows)
         )
         return self.capture.gradients([(scores, each)], layers)
+
+    def _check_answers(self) -> None:
+        """A question without a gradient is told from a model without one."""
+        if not any(tensor.requires_grad for _, tensor in tensors(self.capture.output)):
+            return
+        for target, score in zip(self.questions, self.answers, strict=True):
+            if not score.requires_grad:
+                name = getattr(target, "__name__", type(target).__name__)
+                raise TargetError(
+                    f"the target {name} returns what has no gradient with respect to the model's output, by detach, "
+                    f"argmax, numpy or a constant; make it of differentiable steps, or take {RUNS_ONLY}"
+                )
 
     def of_scores(self, path: Path) -> Tensor | None:
         """The scores' gradients `(q ...)` with respect to the score tensor, if nothing else of the output is read."""

@@ -273,7 +273,7 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
         path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
     except ModelError as error:  # only questions about classes need them
         unread = Question(None, (), subject.labels, images, output=shown, missing=str(error), size=size, stated=stated)
-        return replace(unread, sights=sights), []
+        return replace(unread, sights=sights, given=subject.batch.further), []
     scores = read_scores(shown, path)
     if scores.ndim == 0 or len(scores) != images:
         raise ShapeError(
@@ -284,7 +284,7 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
     names = subject.labels_of(scores.shape)
     question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
     _check_labels(question)
-    return replace(question, sights=sights), [note] if note else []
+    return replace(question, sights=sights, given=subject.batch.further), [note] if note else []
 
 
 def _stated(model: nn.Module) -> int | None:

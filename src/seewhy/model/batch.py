@@ -57,6 +57,11 @@ class Batch:
             return (self.images, *self.args), dict(self.kwargs)
         return tuple(self.args), {self.name: self.images, **self.kwargs}
 
+    @property
+    def further(self) -> dict[str | int, Any]:
+        """The further arguments, by position or keyword."""
+        return {**dict(enumerate(self.args)), **self.kwargs}
+
     def of(self, inputs: Float[Tensor, "b c *s"]) -> "Batch":
         """The same with other images in their places."""
         return replace(self, inputs=inputs)

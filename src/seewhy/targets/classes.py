@@ -16,6 +16,8 @@ from seewhy.nested import follow
 from seewhy.targets.abilities import Told
 from seewhy.targets.arguments import Class, Classes, class_index, classes_of, for_each, plain, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
+from seewhy.targets.dense import instead_of_a_class
+from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Open, Question, Squashing, as_target, is_question
 from seewhy.targets.reading import BEHIND, KINDS, READ, SURE, WORDS, Kind, column, made, nearly_sure
 from seewhy.types import Path, Rows, Scores, Target, TargetError
@@ -44,12 +46,12 @@ class ClassScore:
         Raises:
             TargetError: a class out of range, an unknown or ambiguous label, or an output that has no classes.
         """
-        path = question.place
+        path = scores_at(question)
         if len(question.shape) > 2:
             raise TargetError(
-                f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); ask "
-                "Region(class) where there is a score at every pixel, pass a function of (output, rows) that returns "
-                "one score per image, or say by output= which tensor holds class scores"
+                f"a class was asked for, but the scores have the shape {question.shape}, not (images, classes); "
+                f"{instead_of_a_class(question)}, pass a function of (output, rows) that returns one score per image, "
+                "or say by output= which tensor holds class scores"
             )
         listed = for_each(self.classes, question.images, "targets")
         indices = tuple(class_index(each, question) for each in listed)

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from seewhy.nested import follow
+from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
 from seewhy.types import TargetError
 from seewhy.wording import by
@@ -26,7 +27,7 @@ def dense_scores(question: Question) -> Float[Tensor, "b k *grid"]:
         ModelError: there are no scores.
         TargetError: they have no places.
     """
-    scores = follow(question.output, question.place).detach()
+    scores = follow(question.output, scores_at(question)).detach()
     if is_dense(question):
         return scores
     if is_bare(question):
@@ -36,6 +37,15 @@ def dense_scores(question: Question) -> Float[Tensor, "b k *grid"]:
         f"images of {by(question.size)} pixels; ask for a class by its index or label, or say by output= which output "
         "has a score at every pixel"
     )
+
+
+def instead_of_a_class(question: Question) -> str:
+    """What may be asked of scores that are not (images, classes), as a clause."""
+    if is_dense(question):
+        return "ask Region(class) for where it is predicted, Region(a) - Region(b) for one class rather than another"
+    if len(question.shape) == 3:
+        return "ask Sentence(ids, tokenizer) if these are logits of words, Box(decode=...) if they are of boxes"
+    return "ask Region(class) where there is a score at every pixel"
 
 
 def is_bare(question: Question) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seewhy.marks import Corners, box_to_photo
 from seewhy.targets.question import Question
-from seewhy.types import TargetError
+from seewhy.types import Path, TargetError
 
 OVERLAP = 0.5
 """From this IoU on, the worse of two candidates of one class is no box of its own."""
@@ -154,6 +154,26 @@ def is_list(output: Any) -> bool:
     """Whether it is a list with a dictionary of boxes, scores and labels for each image, as of torchvision."""
     listed = cast(Sequence[Any], output) if isinstance(output, tuple | list) else ()
     return bool(listed) and all(isinstance(e, Mapping) and {"boxes", "scores", "labels"} <= e.keys() for e in listed)
+
+
+def is_detector(output: Any) -> bool:
+    """Whether it is of a detector that `Box` reads by itself."""
+    return is_list(output) or (isinstance(output, Mapping) and {"logits", "pred_boxes"} <= output.keys())
+
+
+def scores_at(question: Question) -> Path:
+    """Where scores are that are no detector's.
+
+    Raises:
+        ModelError: there are none.
+        TargetError: they are of boxes.
+    """
+    if is_detector(question.output):
+        raise TargetError(
+            "this model is a detector, whose scores are of boxes; ask about one of them: Box() is the best, "
+            "Box(label='dog') the best of a class, Box(point=(y, x)) the one at a place"
+        )
+    return question.place
 
 
 def decoder(output: Any, classes: int) -> Decode:

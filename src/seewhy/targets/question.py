@@ -3,7 +3,7 @@
 A question is a target, or becomes one when the clean scores are known (`Open`): a class by its label or its rank.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, Signature, signature
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -33,6 +33,7 @@ class Question:
         about: the one image that is asked about, where each has a question of its own; None: all of them.
         stated: how many classes the model's configuration states, where it has one.
         sights: what the model sees of the photo behind each image; None, or none at all, where there is no photo.
+        given: what the model was given beside the images, by position or keyword.
     """
 
     path: Path | None
@@ -46,6 +47,7 @@ class Question:
     about: int | None = None
     stated: int | None = None
     sights: tuple[Sight | None, ...] = ()
+    given: Mapping[str | int, Any] = field(default_factory=dict[str | int, Any], repr=False, compare=False)
 
     def sight(self, image: int) -> Sight | None:
         """What the model sees of the photo behind an image."""
@@ -120,7 +122,8 @@ def scored(target: Target | Open, output: Any, rows: Rows) -> Scores:
     score: Any = target(output, rows)
     if not isinstance(score, Tensor) or score.shape != rows.shape:
         got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
-        raise TargetError(f"the target returned {got}; return one score per image, here ({len(rows)},)")
+        what = "" if isinstance(score, Tensor) else "a tensor with "
+        raise TargetError(f"the target returned {got}; return {what}one score per image, here ({len(rows)},)")
     return score
 
 

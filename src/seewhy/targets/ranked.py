@@ -16,10 +16,12 @@ from seewhy.targets.abilities import CHOSEN
 from seewhy.targets.arguments import Classes, classes_of, whole
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.classes import ClassScore, Logit, class_of
+from seewhy.targets.dense import instead_of_a_class
+from seewhy.targets.detections import is_detector, scores_at
 from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, resolve
 from seewhy.targets.reading import BEHIND, logits_of, made
-from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError
+from seewhy.types import Path, Rows, Scores, Target, TargetError
 
 _NEAREST = 3
 """How many classes a contrast is with, where there are as many and nobody says."""
@@ -198,15 +200,15 @@ def _chosen(place: int, question: Question) -> str:
 
 
 def _check_ranked(question: Question) -> None:
-    why = embedding_in(question)
+    why = None if is_detector(question.output) else embedding_in(question)
     if why is not None:
         raise TargetError(
             f"no class is predicted: {why}; ask for Similarity(...) to a vector or to another image, for a number by "
             "its index, or say which output holds scores of classes: output=..."
         )
-    if question.path is None:
-        raise ModelError(question.missing)
+    scores_at(question)
     if len(question.shape) > 2:
         raise TargetError(
-            f"scores of shape {question.shape} have no predicted class; give a target: a function of (output, rows)"
+            f"scores of shape {question.shape} have no predicted class of the image; {instead_of_a_class(question)}, "
+            "or give a function of (output, rows)"
         )

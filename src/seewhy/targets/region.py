@@ -270,6 +270,10 @@ def _whole(point: Any) -> tuple[int, ...]:
     return tuple(listed)
 
 
+def _axes(size: Sequence[int]) -> str:
+    return {1: "(x,)", 3: "(z, y, x)"}.get(len(size), "(y, x)")
+
+
 def _cell(point: tuple[int, ...], question: Question, image: int, grid: tuple[int, ...]) -> list[int]:
     """The output's pixel that a given one lies in."""
     sight, size = question.sight(image), question.size
@@ -277,7 +281,7 @@ def _cell(point: tuple[int, ...], question: Question, image: int, grid: tuple[in
     if len(point) != len(whole) or not all(0 <= place < side for place, side in zip(point, whole, strict=True)):
         raise TargetError(
             f"got the point {point}; it has one whole number for each axis of {_pixels(question, image)}, "
-            f"from {(0,) * len(whole)} to {tuple(side - 1 for side in whole)}: (y, x), from the top left"
+            f"from {(0,) * len(whole)} to {tuple(side - 1 for side in whole)}: {_axes(whole)}, from the top left"
         )
     cell = cell_of(point, sight, size, grid)
     if cell is None:

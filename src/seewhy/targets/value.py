@@ -13,6 +13,7 @@ from torch import Tensor
 from seewhy.nested import follow
 from seewhy.targets.arguments import Classes, class_index, classes_of, for_each, plain
 from seewhy.targets.arithmetic import ARITHMETIC
+from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
 from seewhy.targets.reading import SURE
 from seewhy.types import Path, Rows, Scores, TargetError
@@ -57,7 +58,7 @@ class Value:
         Raises:
             TargetError: no number for each image, or not this one.
         """
-        path, images = question.place, question.images
+        path, images = scores_at(question), question.images
         if len(question.shape) > 2:
             raise TargetError(
                 f"a number was asked for, but the scores have the shape {question.shape}, not (images,) or (images, "
