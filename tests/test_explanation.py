@@ -186,6 +186,65 @@ def test_saved_pictures_show_the_sign(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.asarray(saved), np.asarray(grid.figure(signed=given)))
 
 
+# maps that show no heat, and maps of scores
+
+
+def against() -> nn.Module:
+    """A net in which all evidence is against class 0."""
+    model = net()
+    with torch.no_grad():
+        model[3].weight[0] = -1.0
+        model[3].bias[0] = 0.0
+    return model
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        ("hires_cam", "is positive nowhere, so that its picture shows no heat"),
+        ("grad_cam", "of layer '0.3' is zero everywhere"),
+    ],
+)
+def test_a_map_without_a_positive_value_is_told_once_with_the_way_out(method: str, what: str) -> None:
+    with pytest.warns(seewhy.MapWarning) as caught:
+        e = seewhy.explain(against(), images(1), 0, method, "0.3")
+    told = [note for note in e.notes if what in note]
+    assert [str(each.message) for each in caught] == told
+    assert told[0].startswith("image 0: the map ")
+    assert told[0].endswith("; rectify=False shows what speaks against it")
+    assert e[0].peak() is None
+    shown = seewhy.explain(against(), images(1), 0, method, "0.3", rectify=False)  # a warning would be an error
+    assert not [note for note in shown.notes if "image 0" in note]
+    assert float(shown[0].heat().min()) == -1
+
+
+@pytest.mark.parametrize("shift", [-50.0, 0.0, 50.0])
+def test_a_map_of_scores_is_drawn_from_its_mean(shift: float) -> None:
+    model = net()
+    with torch.no_grad():
+        model[3].bias[1] = shift
+    e = seewhy.explain(model, images(2), 1, "rise", options={"masks": 40, "cells": 4})
+    assert e.offset
+    assert float(e.map[0].max()) * shift >= 0  # the paper's map is as it was
+    for n, item in enumerate(e):
+        above = (e.map[n] - e.map[n].mean()).relu()
+        torch.testing.assert_close(e.unit()[n], above / above.max())
+        torch.testing.assert_close(item.heat(), above / above.max())
+        assert item.peak() == divmod(int(e.map[n].argmax()), 16)
+        torch.testing.assert_close(item.on_photo(), e.map[n], rtol=0, atol=0)
+        (box,) = item.boxes(0.5)
+        assert 0 < box.area < 0.6 * e.map[n].numel()
+        assert "no heat" not in " ".join(item.caption())
+    assert e[0].legend()[1].endswith("; counted from its mean")
+    assert "RISE gives scores, not shares of one: its heat is what exceeds the map's mean" in e.notes
+
+
+def test_only_maps_of_scores_are_counted_from_their_mean() -> None:
+    e = explained(1)
+    assert not e.offset
+    torch.testing.assert_close(e.unit(), e.map / e.map.max(), rtol=0, atol=0)
+
+
 # titles and their order
 
 

@@ -366,8 +366,8 @@ FULL = torch.ones(24, 20, dtype=torch.bool)
         (7, r"class 7 is out of range; the model has 4 classes: 0 to 3"),
         (
             Region(1, mask=FULL[:5, :5]),
-            r"got a mask of shape \(5, 5\); it has the size of the images of 24x20 pixels, or of the model's output, 6x5, and "
-            r"if it has an axis of images, 2 of them: resize it",
+            r"got a mask of shape \(5, 5\); it has the size of the images of 24x20 pixels, or of the model's output, "
+            r"6x5, and if it has an axis of images, 2 of them: resize it",
         ),
         (Region(1, mask=FULL.expand(3, -1, -1)), r"got a mask of shape \(3, 24, 20\); .* 2 of them: resize it"),
         (Region(1, mask=~FULL), r"the mask holds no pixel; mark at least one, or leave mask= out"),

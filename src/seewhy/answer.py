@@ -14,7 +14,7 @@ from torch import Tensor
 from seewhy.ensemble import Change, changed, forth
 from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
-from seewhy.maps import Asked, Maps, Members, maps_of
+from seewhy.maps import Asked, Maps, Members, has_form, maps_of
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
@@ -30,6 +30,9 @@ from seewhy.types import MapWarning, Target
 
 _COMPLETE = 0.05
 """Up to this share of the score, what parts miss of it is no news."""
+
+
+_DARK = "the map is positive nowhere, so that its picture shows no heat"
 
 
 def answer(
@@ -127,7 +130,12 @@ def _explanation(
     classes = tuple(class_of(target, image) for image in images)
     told = [*said, *(note for place in places for note in place.notes)]
     told += [*_about_method(each, places, target), *_about_ensemble(each, seen.manner), *maps.remarks]
-    told += [_warned(f"image {n}: {what}; it says nothing about places") for n in images for what in maps.blank[q][n]]
+    told += [
+        _warned(f"image {n}: {what}; it says nothing about places{_way_out(what, each)}")
+        for n in images
+        for what in maps.blank[q][n]
+    ]
+    told += [_warned(f"image {n}: {_DARK}{_way_out(_DARK, each)}") for n in images if _is_dark(maps, q, n, each)]
     residual = maps.residual[q] if maps.residual else None
     told += _about_residual(each, residual, scores)
     squared = seen.manner.combine != "mean" and bool(seen.manner.ensemble or each.method.ensemble)
@@ -145,6 +153,7 @@ def _explanation(
         signed=each.has_sign and len(maps.raw) == 1 and not squared,
         units="relative" if len(maps.raw) > 1 or each.method.relative else "squared" if squared else "raw",
         asked_signed=each.signed,
+        offset=each.method.offset,
         of_pixels=each.method.of_pixels,
         notes=tuple(dict.fromkeys(told)),
         model=seen.subject.name,
@@ -167,8 +176,24 @@ def _variant(each: Asked, named: Sequence[Place], manner: Manner) -> str:
 def _about_method(each: Asked, places: Sequence[Place], target: Target) -> Iterator[str]:
     if not each.method.class_specific and not is_chosen(target):
         yield f"{each.method.title} does not look at the question: the target has no influence on this map"
+    if each.method.offset:
+        yield f"{each.method.title} gives scores, not shares of one: its heat is what exceeds the map's mean"
     if len(places) > 1 and not each.together:
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"
+
+
+def _is_dark(maps: Maps, q: int, image: int, each: Asked) -> bool:
+    """Whether a picture of the map shows no heat, though the map is not zero and nobody asked to see its sign."""
+    shown = each.signed or each.method.offset or maps.blank[q][image]
+    return not shown and float(maps.resized[q][image].detach().max()) <= 0
+
+
+def _way_out(blank: str, each: Asked) -> str:
+    """What shows the evidence against what was asked, where there may be any that is not shown."""
+    if blank.endswith("the same everywhere") or each.signed or not has_form(each.method.function, False):
+        return ""
+    hidden = blank == _DARK or each.options.get("rectify") is True
+    return "; rectify=False shows what speaks against it" if hidden else ""
 
 
 def _about_residual(each: Asked, residual: Float[Tensor, " b"] | None, scores: Float[Tensor, " b"]) -> Iterator[str]:

@@ -268,7 +268,8 @@ _ROWS = (
         "Petsiuk et al., BMVC 2018, arXiv:1806.07421",
         signed=True,
         passes="4000 forwards",
-        weakness="carries the noise of its sample of masks: another seed, another texture",
+        weakness="carries the noise of its sample of masks; a map of scores, drawn as what exceeds its mean",
+        offset=True,
     ),
     Method(
         methods.occlusion,

@@ -17,7 +17,7 @@ from seewhy.marks import Marks
 from seewhy.render.figure import figure
 from seewhy.render.html import html_of
 from seewhy.saving import Fill, distinct, json_file, release, write
-from seewhy.tensor import unit
+from seewhy.tensor import centered, unit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +45,7 @@ class Explanation:
             do not, for each image, in units of the score; None: nothing of the kind is promised.
         verdict: whether the map may be believed; None: not checked.
         signed: whether the map may hold negative values.
+        offset: whether the map's values are scores, not shares of one, so that heat is what exceeds the map's mean.
         of_pixels: whether the maps are of single pixels, of which a few outshine all others in a picture.
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
     """
@@ -67,6 +68,7 @@ class Explanation:
     verdict: str | None = None
     asked_signed: bool = False
     of_pixels: bool = False
+    offset: bool = False
     residual: Float[Tensor, " b"] | None = None
     variant: str = ""
     asked: tuple[Marks, ...] = ()
@@ -77,8 +79,11 @@ class Explanation:
         return tuple(self.placements)
 
     def unit(self) -> Float[Tensor, "b *s"]:
-        """The map for display: its positive part divided by its maximum, each image by its own. Zero stays zero."""
-        return unit(self.map)
+        """The map for display: its positive part divided by its maximum, each image by its own. Zero stays zero.
+
+        Of a map of scores (`offset`) what exceeds its mean stands for the positive part.
+        """
+        return unit(centered(self.map) if self.offset else self.map)
 
     def __len__(self) -> int:
         return len(self.map)
@@ -105,6 +110,7 @@ class Explanation:
             name=picture.name if picture else f"image{index}",
             asked_signed=self.asked_signed,
             of_pixels=self.of_pixels,
+            offset=self.offset,
             variant=self.variant,
             asked=self.asked[index] if self.asked else Marks(),
         )

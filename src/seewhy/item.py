@@ -19,6 +19,7 @@ from seewhy.render.figure import Panel
 from seewhy.render.html import html_of
 from seewhy.render.overlay import Background, draw_boxes, draw_marks, overlay
 from seewhy.saving import file_name
+from seewhy.tensor import centered
 from seewhy.types import ShapeError
 from seewhy.wording import by, some
 
@@ -58,6 +59,7 @@ class Item:
         probability: of the class that was asked for, where there is one.
         signed: whether the map may hold negative values.
         asked_signed: whether the caller asked for the signed form, so that pictures show the sign by themselves.
+        offset: whether its values are scores, not shares of one, so that heat is what exceeds their mean.
         of_pixels: whether the map is one of single pixels, of which a few outshine all others.
         variant: what was chosen beyond the usual, for the names of files.
         asked: where in the photo lies what was asked about: a box, a point, a region.
@@ -78,6 +80,7 @@ class Item:
     name: str
     asked_signed: bool = False
     of_pixels: bool = False
+    offset: bool = False
     variant: str = ""
     asked: Marks = field(default_factory=Marks)
 
@@ -89,20 +92,29 @@ class Item:
     def _photo_map(self) -> Float[Tensor, "H W"]:
         return self._pictured().frame.to_photo(self.map[None])[0]
 
+    @cached_property
+    def _evidence(self) -> Float[Tensor, "*s"]:
+        """The map with its zero where there is no evidence, at the photo's pixels where there is a photo."""
+        if self.picture is None:
+            return centered(self.map[None])[0] if self.offset else self.map
+        return self.picture.frame.to_photo(centered(self.map[None]))[0] if self.offset else self._photo_map
+
     def shows_sign(self, signed: bool | None = None) -> bool:
         """Whether pictures show negative values: as wished; None: where the caller asked for the signed form."""
         return self.asked_signed and self.signed if signed is None else signed
 
     def legend(self, signed: bool | None = None) -> tuple[str, str]:
         """The colormap of its pictures, and what their colors mean."""
-        return LEGENDS["sign" if self.shows_sign(signed) else "pixels" if self.of_pixels else "heat"]
+        colors, meaning = LEGENDS["sign" if self.shows_sign(signed) else "pixels" if self.of_pixels else "heat"]
+        return colors, f"{meaning}; counted from its mean" if self.offset else meaning
 
     def heat(self, *, signed: bool | None = None) -> Float[Tensor, "H W"]:
         """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero.
 
         Divided by its maximum; a map of single pixels by its 99th percentile, and what is beyond cut off.
         """
-        heat = self._photo_map if self.shows_sign(signed) else self._photo_map.relu()
+        self._pictured()
+        heat = self._evidence if self.shows_sign(signed) else self._evidence.relu()
         strength = heat.abs().flatten()
         most = strength.amax()
         if self.of_pixels:
@@ -146,11 +158,11 @@ class Item:
 
         By default the rule of the Grad-CAM paper: 15 % of the maximum, the largest connected segment.
         """
-        return localize.boxes(self._photo_map, threshold, largest)
+        return localize.boxes(self._evidence, threshold, largest)
 
     def peak(self) -> tuple[int, int] | None:
         """Row and column (y, x) of the photo's pixel with the most heat; None where the map has no positive value."""
-        return localize.peak(self._photo_map)
+        return localize.peak(self._evidence)
 
     def caption(self, *, signed: bool | None = None) -> list[str]:
         """What a title says: the target with its probability, the method with its layer, and a map without heat."""
@@ -159,7 +171,7 @@ class Item:
         lines = [f"{self.target}{percent}", f"{self.title}{where}"]
         if not self.map.any():
             lines.append("no heat: the map is zero everywhere")
-        elif not self.shows_sign(signed) and float(self.map.max()) <= 0:
+        elif not self.shows_sign(signed) and float(self._evidence.max()) <= 0:
             lines.append("no heat: the map is positive nowhere")
         return lines
 
@@ -175,7 +187,7 @@ class Item:
         return f"{file_name(self.name)}_{file_name(f'{self.method}_{self.target}')}{index}{variant}"
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The raw values as they are saved: `map`, `photo` (at the photo's pixels), `raw/LAYER`, `asked/N` (regions)."""
+        """The raw values as they are saved: `map`, `photo` (at its pixels), `raw/LAYER`, `asked/N` (regions)."""
         raw = {f"raw/{name}": values.cpu().numpy() for name, values in self.raw.items()}
         photo = {"photo": self._photo_map.cpu().numpy()} if self.picture else {}
         asked = {f"asked/{n}": mask.numpy() for n, mask in enumerate(self.asked.masks)}

@@ -37,6 +37,8 @@ class Method:
     """The layers that it looks at where none is named."""
     relative: bool = False
     """Whether its values are of maps that were divided by their maximum, not in units of their own."""
+    offset: bool = False
+    """Whether its values are scores, not shares of one: zero is no place among them, heat exceeds their mean."""
     passes: str = ""
     """What it costs with default options, where that does not follow from its needs."""
     ensemble: tuple[Change, ...] = ()

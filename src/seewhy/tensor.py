@@ -73,6 +73,11 @@ def unit(map: Float[Tensor, "b *grid"]) -> Float[Tensor, "b *grid"]:
     return positive / largest.where(largest > 0, torch.ones_like(largest))
 
 
+def centered(map: Float[Tensor, "b *grid"]) -> Float[Tensor, "b *grid"]:
+    """The map less its mean over all places, each image its own: what a map of scores has of evidence."""
+    return map - map.flatten(1).mean(1).reshape(-1, *[1] * (map.ndim - 1))
+
+
 def interpolation(positions: Float[Tensor, " out"], cells: int) -> Float[Tensor, "out cells"]:
     """The matrix of linear interpolation of `cells` values, placed at 0, 1, 2, ..., at the given positions.
 

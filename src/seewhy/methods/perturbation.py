@@ -158,7 +158,8 @@ def rise(
 
     Reference:
         Petsiuk, Das and Saenko, RISE: Randomized Input Sampling for Explanation of Black-box Models, BMVC 2018,
-        arXiv:1806.07421, equation 6.
+        arXiv:1806.07421, equation 6. The map is the paper's; pictures of it, peak and boxes count from its mean, since
+        the share y(keep x) of the identity is no evidence; those of the authors' code count from its least value.
 
     Weakness:
         Thousands of forward passes for a map with the noise of its sample: another seed, another texture.
