@@ -6,6 +6,7 @@
 import types as _types
 import typing as _typing
 
+from seewhy.arrays import from_arrays as from_arrays
 from seewhy.comparison import Comparison as Comparison
 from seewhy.data.image import Photo as Photo
 from seewhy.data.image import read as read

@@ -15,7 +15,7 @@ _WRAPPED: WeakKeyDictionary[nn.Module, "KerasModule"] = WeakKeyDictionary()
 OTHER_BACKEND = (
     "got a Keras model on another backend than torch, whose layers torch cannot see; set the environment variable "
     "KERAS_BACKEND=torch before keras is imported and load the model again, or give activations and gradients as "
-    "tensors to a formula, such as seewhy.grad_cam"
+    "arrays: seewhy.from_arrays"
 )
 
 
