@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.model.attention import Attention, attentions
 from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture
+from seewhy.model.forward import forward
 from seewhy.model.observe import untouched, watched
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
@@ -73,8 +74,7 @@ def blocks(model: nn.Module, batch: Batch) -> dict[int, Block]:
 
         stack.enter_context(watched(modules, begin, before=True))
         stack.enter_context(watched(modules, end))
-        args, kwargs = batch.given
-        model(*args, **kwargs)
+        forward(model, batch)
     if not found:
         ran = f"of {len(seen)} attentions none has a block that puts out tokens" if seen else "no softmax attention ran"
         raise MethodError(f"{ran} in this model, so there is none to follow; {_INSTEAD}")

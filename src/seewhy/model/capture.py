@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from seewhy.model.batch import Batch
+from seewhy.model.forward import forward
 from seewhy.model.observe import passed_back, sets_grad_mode, untouched, watched
 from seewhy.model.spot import Spot, rerouted
 from seewhy.types import RUNS_ONLY, LayerError
@@ -115,6 +116,7 @@ def capture(
         gated: the model has `no_grad` or `enable_grad` blocks of its own, whose ends shall not end the graph.
 
     Raises:
+        ModelError: the model does not run on what it is given.
         LayerError: a spot was not reached: its module did not run, or not that often, or returned something else.
     """
     kept: dict[str, Tensor] = {}
@@ -140,8 +142,7 @@ def capture(
                 images = batch.inputs
                 followed = differentiable and images.requires_grad
                 batch = batch.of(keep(INPUT, images if followed else images.detach().requires_grad_(differentiable)))
-            args, kwargs = batch.given
-            output = model(*args, **kwargs)
+            output = forward(model, batch)
     _check_reached(spots, kept, calls)
     return Capture(model, output, kept, heads[-1] if heads else None, dict(calls), differentiable)
 

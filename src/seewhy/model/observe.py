@@ -18,6 +18,7 @@ from seewhy.wording import some
 # one for all models: the random state and the bypass of compiled code belong to the process
 _LOCK = threading.RLock()
 _HELD = threading.local()
+_OURS = "_raised_by_seewhy"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,11 @@ def watched(
             if threading.get_ident() != owner:
                 return None
             calls[name] += 1
-            return see(name, calls[name], inputs if before else output[0])
+            try:
+                return see(name, calls[name], inputs if before else output[0])
+            except Exception as error:
+                vars(error)[_OURS] = True
+                raise
 
         return hook
 
@@ -182,6 +187,11 @@ def watched(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_ours(error: Exception) -> bool:
+    """Whether an error that came out of a running model is one of what watches it, not of the model."""
+    return _OURS in vars(error)
 
 
 def _check_observable(model: nn.Module, census: Census) -> None:

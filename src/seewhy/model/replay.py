@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture, capture
 from seewhy.model.following import settled
+from seewhy.model.forward import forward
 from seewhy.model.observe import untouched
 from seewhy.model.spot import Spot, rerouted
 from seewhy.model.tokens import Layout
@@ -102,7 +103,7 @@ class Replay:
             short = nullcontext() if trunk is None else trunk.standing_in(self.model, rows[part])
             with untouched(self.model), torch.no_grad(), short, rerouted(self.model, {layer: spot}, swapped):
                 inputs = rows_of(self.inputs, rows[part], len(self.inputs))
-                parts.append(self._scores(questions, inputs, rows[part]))
+                parts.append(self._scores(questions, inputs, rows[part], swapped=True))
         return torch.cat(parts, 1)
 
     def differentiable_tail(
@@ -118,7 +119,7 @@ class Replay:
         short = nullcontext() if trunk is None else trunk.standing_in(self.model, rows)
         spots = {layer: self.spots[layer] if trunk is None else trunk.spot}
         with untouched(self.model), torch.no_grad(), short, rerouted(self.model, spots, swapped):
-            return self._scores(questions, rows_of(self.inputs, rows, len(self.inputs)), rows)
+            return self._scores(questions, rows_of(self.inputs, rows, len(self.inputs)), rows, swapped=True)
 
     def _trunk(self, layer: str) -> Trunk | None:
         """What need not run again for the tail after `layer`; None where replaying the clean pass is not exact."""
@@ -146,12 +147,15 @@ class Replay:
                     return None
         return trunk
 
-    def _scores(self, questions: Sequence[Target], inputs: Tensor, rows: Tensor) -> Tensor:
-        output = self._run(inputs, rows)
+    def _scores(self, questions: Sequence[Target], inputs: Tensor, rows: Tensor, *, swapped: bool = False) -> Tensor:
+        output = self._run(inputs, rows, swapped=swapped)
         return torch.stack([target(output, rows) for target in questions])
 
-    def _run(self, inputs: Tensor, rows: Tensor) -> Any:
-        args, kwargs = self._of_rows(inputs, rows).given
+    def _run(self, inputs: Tensor, rows: Tensor, *, swapped: bool = False) -> Any:
+        given = self._of_rows(inputs, rows)
+        if not swapped:
+            return forward(self.model, given)
+        args, kwargs = given.given  # what fails behind a layer whose output was swapped is no refusal of the inputs
         return self.model(*args, **kwargs)
 
     def _of_rows(self, inputs: Tensor, rows: Tensor) -> Batch:

@@ -12,7 +12,7 @@ from seewhy.model.batch import Batch
 from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.trace import Trace
 from seewhy.nested import tensors
-from seewhy.types import ModelError, Path, SeewhyError
+from seewhy.types import ModelError, Path
 
 Reading = Callable[[Any], Sequence[tuple[Tensor, tuple[float, ...]]]]
 """From a model's output to several scores, each with one number for each image, and how many pixels what each is about
@@ -47,16 +47,7 @@ class Run:
         return [whole.about(number, extent) for number, extent in found]
 
     def _recorded(self, batch: Batch, scores: Callable[[Any], Tensor]) -> Trace:
-        try:
-            return Trace.of(self.model, batch, scores)
-        except (torch.OutOfMemoryError, SeewhyError):
-            raise
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # what models refuse images with
-            raise ModelError(
-                f"the model does not run on images of shape {tuple(self.batch.images.shape)} and type "
-                f"{str(self.batch.inputs.dtype).removeprefix('torch.')} ({_first_line(error)}); give the batch as it "
-                f"takes it, and further inputs by args= and kwargs={_channels_last(self.batch.images.shape)}"
-            ) from error
+        return Trace.of(self.model, batch, scores, told=self.batch)
 
     def probe(self) -> Batch:
         """Noise in place of the images, with the further arguments."""
@@ -80,15 +71,6 @@ class Run:
         # no tensor of scores can be told: the layers are those that everything in the output depends on
         read = [tensor.flatten() for _, tensor in tensors(output) if tensor.requires_grad]
         return torch.cat(read) if read else self.batch.inputs.new_zeros(0)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _channels_last(shape: Sequence[int]) -> str:
-    last = len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
-    return "; its channels seem to be last: images.permute(0, 3, 1, 2)" if last else ""
 
 
 def _spelled(value: Any) -> str:

@@ -16,6 +16,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from seewhy.model.batch import Batch
 from seewhy.model.forms import Channels, Form
+from seewhy.model.forward import forward
 from seewhy.model.functions import Functions
 from seewhy.model.graph import Edge, between, cuts_between, displaced_among, edge_of, kind, producers, readers_of
 from seewhy.model.kinds import (
@@ -62,21 +63,22 @@ class Trace:
     extent: tuple[float, ...] | None = None
 
     @staticmethod
-    def of(model: nn.Module, batch: Batch, select: Callable[[Any], Tensor]) -> "Trace":
+    def of(model: nn.Module, batch: Batch, select: Callable[[Any], Tensor], told: Batch | None = None) -> "Trace":
         """Run the model once on this probe, and keep the graph.
 
         Args:
             model: left as it was; its hooks are gone afterwards.
             batch: what the model is given; the images are the caller's choice, noise will do.
             select: from the model's output to the tensor that the target reads, of which the score is a function.
+            told: what an error shall speak of, where this is noise in place of it.
 
         Raises:
+            ModelError: the model does not run on it.
             LayerError: the score tensor does not depend on the image.
         """
         leaf = outside_inference(batch.inputs).detach().clone().requires_grad_()
         with torch.enable_grad():
             given = leaf.clone()  # an in-place operation on a leaf is refused by autograd
-        args, kwargs = batch.of(given).given
         version = given._version
         found = model.named_modules()
         modules = {name: each for name, each in found if name and not isinstance(each, torch.jit.ScriptModule)}
@@ -87,7 +89,7 @@ class Trace:
 
         functions = Functions()
         with untouched(model), torch.enable_grad(), watched(modules, see) as calls, functions:
-            scores = select(model(*args, **kwargs))
+            scores = select(forward(model, batch.of(given), told))
         root = edge_of(scores)
         source = torch.autograd.graph.get_gradient_edge(leaf).node
         nodes = () if root is None else between(root[0], source)
