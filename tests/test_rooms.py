@@ -95,7 +95,19 @@ def test_importing_the_package_takes_little_time_beside_torch():
 
 
 def test_the_public_names():
-    verbs = {"explain", "compare", "from_arrays", "tiles", "layers", "load", "read", "needs", "factorize", "METHODS", "__version__"}
+    verbs = {
+        "explain",
+        "compare",
+        "from_arrays",
+        "tiles",
+        "layers",
+        "load",
+        "read",
+        "needs",
+        "factorize",
+        "METHODS",
+        "__version__",
+    }
     nouns = {
         "Explanation",
         "Comparison",
