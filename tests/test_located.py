@@ -1,6 +1,8 @@
 """What is found about a model does not depend on what else is asked, on the order of questions, or on memory."""
 
+from collections import Counter
 from itertools import permutations
+from typing import ClassVar
 
 import pytest
 import torch
@@ -60,3 +62,39 @@ def test_memory_changes_no_answer_about_a_box(image):
     third = seewhy.explain(model, image, box)
     assert told(first) == told(second) == told(third)
     assert first.notes == second.notes == third.notes
+
+
+class Counted(torch.autograd.Function):
+    """Counts the passes through it."""
+
+    passes: ClassVar[list[str]] = []
+
+    @staticmethod
+    def forward(_ctx, x):
+        Counted.passes.append("forward")
+        return x.clone()
+
+    @staticmethod
+    def backward(_ctx, gradient):
+        Counted.passes.append("back")
+        return gradient
+
+
+def test_what_a_box_costs(image):
+    class Model(Both):
+        def forward(self, x):
+            return super().forward(Counted.apply(x))
+
+    model, box = Model(), seewhy.Box(decode=decode, threshold=0.0)
+    Counted.passes.clear()
+    seewhy.explain(model, image, box)
+    first = Counter(Counted.passes)
+    Counted.passes.clear()
+    seewhy.explain(model, image, box)
+    assert Counter(Counted.passes) == {"forward": 2, "back": 1}  # back to the image; others end at the layers
+    assert first["forward"] == 3
+    assert first["back"] > 1
+    Counted.passes.clear()
+    several = [box, seewhy.Box(1, decode=decode, threshold=0.0), seewhy.Box(2, decode=decode, threshold=0.0)]
+    seewhy.compare(model, image, several)
+    assert Counter(Counted.passes) == {"forward": 2, "back": 3}

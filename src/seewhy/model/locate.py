@@ -13,7 +13,7 @@ from seewhy.model.layers import Candidate, candidates
 from seewhy.model.memory import Memory
 from seewhy.model.naming import name_of, recorded
 from seewhy.model.observe import held
-from seewhy.model.places import Auto, LayerName, Place, of_images, places_of
+from seewhy.model.places import Auto, LayerName, Place, laid, of_images, places_of
 from seewhy.model.run import Reading, Run
 from seewhy.model.trace import Trace
 from seewhy.types import RUNS_ONLY, LayerError, MethodError, ModelError, ShapeError
@@ -93,16 +93,17 @@ def traced(
     with held(run.model):
         wanted = any(Auto("tokens") in group for group in groups)
         found = _seen(run, {tokens: Auto("tokens")}, lenient=True).found.known.blocks if wanted else None
+        kept = _kept(run)
         own = [
-            (_groups(trace, groups, found, align, layout), biased(trace), trace.gated, trace.edited)
+            (_groups(trace, groups, found, kept, align, layout), biased(trace), trace.gated, trace.edited)
             for trace in run.traces(read)
         ]
         names = {place.name for each, *_ in own for group in each for place in group}
         usual = _seen(run, {(name, align, layout): name for name in sorted(names)}, lenient=True)
-    laid = {key: places[0] for key, places in usual.places.items() if places}
+    known = {key: places[0] for key, places in usual.places.items() if places}
     return [
         Found(
-            tuple(tuple(_laid_as(place, laid.get((place.name, align, layout))) for place in group) for group in each),
+            tuple(tuple(_laid_as(place, known.get((place.name, align, layout))) for place in group) for group in each),
             biases,
             gated,
             edits,
@@ -125,12 +126,17 @@ def _check(groups: Sequence[Sequence[LayerName | Auto]], align: str, layout: str
         raise LayerError(f"layout={layout!r} says how a named layer is laid out; name the layer too: layer=...")
 
 
+def _kept(run: Run) -> _Remembered | None:
+    """What is remembered, if the model is as it was then."""
+    with held(run.model) as census:
+        kept, stamp = _MEMORY.get(run.model, run.key()), census.stamp()
+        return kept if kept is not None and kept.found.known.stamp == stamp else None  # training moves where cells look
+
+
 def _seen(run: Run, asked: _Layers, *, anew: bool = False, lenient: bool = False) -> _Remembered:
     """What is remembered, with these layers too; if `lenient`, those that noise does not lead to are of no places."""
     with held(run.model) as census:
-        before, stamp = _MEMORY.get(run.model, run.key()), census.stamp()
-        if before is None or anew or before.found.known.stamp != stamp:  # training moves where cells look
-            before = None
+        before = None if anew else _kept(run)
         kept = {} if before is None else before.places
         missing = {key: layer for key, layer in asked.items() if not (key in kept if lenient else kept.get(key))}
         if before is not None and not missing:
@@ -140,7 +146,7 @@ def _seen(run: Run, asked: _Layers, *, anew: bool = False, lenient: bool = False
                 f"the model holds a {census.scripted}, whose layers cannot be observed; pass the module that it "
                 f"was scripted or traced from, or take 'saliency', or {RUNS_ONLY}"
             )
-        made = _looked(run, before, stamp, missing, lenient=lenient)
+        made = _looked(run, before, census.stamp(), missing, lenient=lenient)
         _MEMORY.put(run.model, run.key(), made)
         return made
 
@@ -185,15 +191,23 @@ def _groups(
     trace: Trace,
     groups: Sequence[Sequence[LayerName | Auto]],
     found: Mapping[int, Block] | None,
+    kept: _Remembered | None,
     align: str,
     layout: str | None,
 ) -> list[list[Place]]:
-    """The places of each group that lead to what the trace is about, with a note on those that do not."""
+    """The places of each group that lead to what the trace is about, with a note on those that do not.
+
+    Where the cells of those that are kept look is known, and not measured.
+    """
     made: dict[LayerName | Auto, tuple[Place, ...]] = {}
     leading = [_leading(trace, group) for group in groups]
     for layer in (layer for group in leading for layer in group):
         if layer not in made:
-            made[layer] = places_of(trace, layer, found, align, layout)
+            places = places_of(trace, layer, found, "tile", layout)
+            known = {} if kept is None else kept.places
+            made[layer] = tuple(
+                place if known.get((place.name, align, layout)) else laid(trace, place, align) for place in places
+            )
     own = [[place for layer in group for place in made[layer]] for group in leading]
     for places, group, asked in zip(own, leading, groups, strict=True):
         if len(group) < len(asked):

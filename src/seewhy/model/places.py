@@ -77,6 +77,12 @@ def places_of(
     return tuple(_place(trace, choice, align, told=isinstance(layer, Auto)) for choice in chosen)
 
 
+def laid(trace: Trace, place: Place, align: str) -> Place:
+    """The same layer, its cells laid in another way."""
+    choice = Choice(place.name, place.spot, place.shape, place.layout, "")
+    return replace(_place(trace, choice, align, told=False), why=place.why)
+
+
 def of_images(trace: Trace, found: Mapping[int, Block]) -> Mapping[int, Block]:
     """The blocks that the image has a part in: those of a text beside it, where there are as many texts, are none."""
     return {
