@@ -4,7 +4,7 @@ The sentence is given as the ids that went into the model ("teacher forcing"), s
 answers of all its words.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex, cast
 
@@ -15,6 +15,8 @@ from torch import Tensor
 from seewhy.nested import follow
 from seewhy.targets.arguments import plain, whole, wholes, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC
+from seewhy.targets.context import unread
+from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
 from seewhy.targets.reading import logits_of
 from seewhy.targets.vocabulary import Word, id_of, places_of, text_of, words_of
@@ -30,6 +32,7 @@ def Sentence(ids: Any, tokenizer: Any = None, *, prompt: SupportsIndex | None = 
 
     of the logits (b n v), for the T ids w_0 .. w_(T-1). Rows are counted from the end, so that rows of the image ahead
     of the text, or in place of one id of it, do no harm. Special tokens and the prompt are given, not asked.
+    Of a list of words, those in angle or square brackets are special: `</s>`, `[PAD]`.
 
     Identity: the scores of `words` sum to the sentence's.
 
@@ -165,7 +168,7 @@ class Tokens:
         Raises:
             TargetError: logits of no sequence, or sentences of another number or length, or ids beyond the vocabulary.
         """
-        path = question.place
+        path = scores_at(question)
         if len(question.shape) != 3:
             raise TargetError(
                 f"words were asked for, but the scores have the shape {question.shape}, not (images, places, "
@@ -193,6 +196,18 @@ class Tokens:
     def reads(self) -> Path:
         """The place of the output that is read."""
         return self.path
+
+    def doubts(self, question: Question, _probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
+        """That the model has not read what stands ahead of the words, as where the ids are of another caption."""
+        several = len(self.ids) > 1
+        for image in question.asked:
+            row = image if several else 0
+            texts = unread(self.ids[row][: max(self.asked[row])], question.given, image)
+            if texts:
+                yield (
+                    f"the words ahead of those that are asked about do not stand in {texts}, so the model has not read "
+                    "them; give the ids that went into the model of this pass"
+                )
 
     def told(self, _question: Question, image: int) -> str:
         """The question in words: `log p(dog)`."""

@@ -4,7 +4,8 @@ A tokenizer is any object with `convert_ids_to_tokens` or `decode`, as those of 
 themselves, in the order of their ids or by id.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +14,8 @@ from seewhy.wording import closest, near, some
 
 _BEGINS = ("Ġ", "▁", " ")  # how byte-pair and sentence-piece tokenizers mark the first piece of a word
 _GOES_ON = "##"  # how word-piece tokenizers mark the others
+
+_BRACKETED = re.compile(r"<[^<>]+>|\[[^\[\]]+\]")  # how special tokens are spelled
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ def words_of(ids: Sequence[int], places: Sequence[int], tokenizer: Any) -> tuple
 
     Special tokens are no words; neither are negative ids, which mark labels that do not count.
     """
-    special: set[int] = set(getattr(tokenizer, "all_special_ids", ()))
-    kept = [place for place in places if ids[place] >= 0 and ids[place] not in special]
+    kept = [place for place in places if ids[place] >= 0]
+    special = _special({ids[place] for place in kept}, tokenizer)
+    kept = [place for place in kept if ids[place] not in special]
     pieces = pieces_of([ids[place] for place in kept], tokenizer)
     marked = any(piece.startswith(_BEGINS) for piece in pieces)
     groups: list[list[int]] = []
@@ -39,6 +43,14 @@ def words_of(ids: Sequence[int], places: Sequence[int], tokenizer: Any) -> tuple
         else:
             groups.append([place])
     return tuple(Word(text_of([ids[place] for place in group], tokenizer), tuple(group)) for group in groups)
+
+
+def _special(ids: Collection[int], tokenizer: Any) -> set[int]:
+    """Those that a tokenizer says to be special; where it does not, those in brackets: `</s>`, `[PAD]`."""
+    if tokenizer is None or hasattr(tokenizer, "all_special_ids"):
+        return set(getattr(tokenizer, "all_special_ids", ()))
+    spelled = zip(ids, pieces_of(list(ids), tokenizer), strict=True)
+    return {each for each, piece in spelled if _BRACKETED.fullmatch(piece.strip())}
 
 
 def pieces_of(ids: Sequence[int], tokenizer: Any) -> list[str]:
