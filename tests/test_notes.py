@@ -67,6 +67,11 @@ def test_a_class_that_the_model_chose_is_said_to_be(asked):
     assert "target: the class that the model predicts, by its logit" in told(classifier(), asked)
 
 
+def test_another_alignment_is_in_the_names_of_files():
+    usual, analytic = (seewhy.explain(classifier(), images(), 0, align=align) for align in ("measured", "analytic"))
+    assert (usual.variant, analytic.variant) == ("", "analytic")
+
+
 def test_a_class_that_was_chosen_for_one_image_is_said_to_be_of_that():
     notes = told(classifier(), [3, Rank(2)])
     assert "target: the class at place 2 of the model's scores, by its logit (image 1)" in notes

@@ -440,3 +440,9 @@ def test_a_contrast_that_cannot_be_is_told(chosen, text):
 
 def test_rest_adds_the_log_probability():
     torch.testing.assert_close(read(ReST(1)), SCORES[:, 1] + SCORES.log_softmax(1)[:, 1])
+
+
+def test_the_references_of_a_named_class_are_the_nearest_on_both_sides():
+    scores = torch.tensor([[9.0, 2.0, 2.5, -6.0, 1.0]], dtype=torch.float64)
+    settled = Contrast(1, references=2, gamma=0.5).of(scores, Question((), (1, 5), LABELS, 1))
+    assert settled.others == ((2, 4),)  # neither the highest nor the lowest
