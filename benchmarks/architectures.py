@@ -6,23 +6,32 @@ Run: `python benchmarks/architectures.py > docs/architectures.md` (or `--only RE
 import argparse
 import gc
 import itertools
+import os
 import re
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.model.batch import Batch
+from seewhy.model.choice import around
+from seewhy.model.forms import Channels
 from seewhy.model.layers import Choice, candidates, choose
+from seewhy.model.run import Run
 from seewhy.model.tokens import Layout
 from seewhy.model.trace import Trace
 from seewhy.nested import tensors
+from seewhy.targets.box import Box
+from seewhy.targets.detections import Candidates, Decode
+from seewhy.targets.question import Question
+from seewhy.zoo.keras_models import observable
 
 # torchvision's pure Python part imports on a build without CUDA libraries once these schemas are declared
 _VISION = torch.library.Library("torchvision", "DEF")
@@ -35,7 +44,9 @@ if not hasattr(torch.ops.torchvision, "nms"):
 class Case:
     """A model, and the layer that a reader of its paper would take.
 
-    `expected` names it, several names of one tensor by `|`, and is "-" where no tensor meets the criterion.
+    `expected` names it, several names of one tensor by `|`, and is "-" where no tensor meets the criterion. Of a
+    detector, it is the layer of its best box; levels that are joined as tokens are all named, with ` & `, and `grid` is
+    that of the first.
     """
 
     library: str
@@ -44,6 +55,8 @@ class Case:
     grid: tuple[int, ...]
     build: Callable[[], nn.Module]
     size: tuple[int, ...] = (3, 224, 224)
+    decode: Decode | None = None
+    boxed: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,8 @@ REMARKS = {
     "MAnet": "the decoder's first convolution is as wide as the encoder's end, on its grid",
     "PSPNet": "the decoder is wider than the encoder, on the same grid",
     "PAN": "the decoder looks at coarser grids than the encoder",
+    "ConvNeXtTiny": "blocks are added by an operation that is no layer, so that only their parts have names, which not "
+    "all paths cross; layer= takes any of them",
     "DPTForSemanticSegmentation": "the neck strides to a grid coarser than the encoder's",
 }
 # expectations that were changed after a first run had differed: what was expected first, and why that was not right
@@ -373,6 +388,85 @@ def transformers_cases() -> Iterator[Case]:
     )
 
 
+def detector_cases() -> Iterator[Case]:
+    import transformers as hf
+
+    stages = {"embedding_size": 8, "hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    sizes = {"d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "num_queries": 6, "num_labels": 4}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 4, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+    own = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
+    pyramid = {"encoder_hidden_dim": 32, "decoder_in_channels": [32] * 3, "encoder_in_channels": [12, 16, 24]}
+    levels = {**stages, "out_features": ["stage2", "stage3", "stage4"]}
+
+    def case(kind: str, expected: str, grid: tuple[int, int], body: Any, **options: Any) -> Case:
+        def build() -> nn.Module:
+            config = getattr(hf, f"{kind}Config")(backbone_config=body, **{**sizes, **options})
+            model = getattr(hf, f"{kind}ForObjectDetection")(config)
+            for parameter in model.parameters():
+                if parameter.ndim == 4:  # or random weights this small would leave next to nothing
+                    nn.init.kaiming_normal_(parameter)
+            return model
+
+        return Case("transformers", f"{kind}ForObjectDetection", expected, grid, build, (3, 128, 192), boxed=True)
+
+    last = hf.ResNetConfig(**stages, out_features=["stage4"])
+    for kind in ("Detr", "ConditionalDetr"):
+        yield case(kind, "model.encoder.layers.1", (4, 6), last, **own)
+    inputs, decoded = (" & ".join(f"model.{name}.{n}" for n in range(count)) for name, count in JOINED)
+    flat = {**own, "disable_custom_kernels": True}
+    yield case("DeformableDetr", inputs, (16, 24), hf.ResNetConfig(**levels), **flat)
+    for kind in ("RTDetr", "RTDetrV2"):
+        yield case(kind, decoded, (16, 24), hf.RTDetrResNetConfig(**levels), **pyramid, encoder_layers=1)
+
+
+JOINED = (("input_proj", 4), ("decoder_input_proj", 3))
+
+
+def ultralytics_cases() -> Iterator[Case]:
+    os.environ |= {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+    try:
+        from ultralytics.nn import tasks
+    except ImportError:  # its package asks for OpenCV's with windows
+        print("without Ultralytics", file=sys.stderr)
+        return
+
+    def build(kind: str, name: str) -> nn.Module:
+        model = getattr(tasks, f"{kind}Model")(f"{name}.yaml", verbose=False)
+        for number, head in enumerate(getattr(model.model[-1], "cv2", [])):  # boxes of four cells, on the middle level
+            head[-1].bias.data.copy_(-10 * (torch.arange(64) % 16 - 2.0) ** 2)
+            model.model[-1].cv3[number][-1].bias.data.fill_(0.0 if number == 1 else -12.0)
+        return model
+
+    for kind, name, layer in (
+        ("Detection", "yolov8n", "model.18"),
+        ("Detection", "yolo11n", "model.19"),
+        ("Segmentation", "yolov8n-seg", "model.18"),
+        ("Segmentation", "yolo11n-seg", "model.19"),
+    ):
+        made = partial(build, kind, name)
+        yield Case("ultralytics", name, layer, (14, 14), made, decode=Candidates.yolo, boxed=True)
+    for name, layer in (("yolov8n-cls", "model.9.conv"), ("yolo11n-cls", "model.10.conv")):
+        yield Case("ultralytics", name, layer, (7, 7), partial(build, "Classification", name))
+
+
+def keras_cases() -> Iterator[Case]:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    nets = {
+        "ResNet50": ("conv5_block3_out", 2),
+        "MobileNetV2": ("out_relu", 2),
+        "EfficientNetB0": ("top_activation", 2),
+        "DenseNet121": ("relu", 2),
+        "VGG16": ("block5_conv3", 4),
+        "ConvNeXtTiny": ("convnext_tiny_stage_3_block_2_identity", 2),
+    }
+    for name, (layer, cells) in nets.items():
+        options = {"weights": None, "input_shape": (64, 64, 3), "classes": 10}
+        made = partial(getattr(keras.applications, name), **options)
+        yield Case("keras", name, layer, (cells, cells), made, (3, 64, 64))
+
+
 def other_cases() -> Iterator[Case]:
     def lite() -> nn.Module:
         from efficientnet_lite_pytorch import EfficientNet
@@ -455,14 +549,30 @@ def row(case: Case) -> Row:
     try:
         model = awakened(case.build())
         generator = torch.Generator().manual_seed(0)
-        channels = 2 if "Video" in case.model or "Vivit" in case.model else 1
-        batch = Batch(torch.randn(1, *case.size, generator=generator), channels=channels)
-        trace = Trace.of(model, batch, scores)
-        choice = choose(trace)
-        share = next(found.gradient_share for found in candidates(trace) if found.chosen)
+        frames = "Video" in case.model or "Vivit" in case.model
+        form = Channels(3 if case.library == "keras" else 2 if frames else 1)
+        batch = Batch(torch.randn(1, *case.size, generator=generator), form=form)
+        if case.boxed:
+            trace, choice = of_a_box(model, batch, case.decode)
+            share = next(found.gradient_share for found in candidates(trace) if found.name in choice.name.split(" & "))
+        else:
+            trace = Trace.of(observable(model), batch, scores)
+            choice = choose(trace)
+            share = next(found.gradient_share for found in candidates(trace) if found.chosen)
     except Exception as error:
         return Row(case, None, 0, f"{type(error).__name__}: {str(error).splitlines()[0]}", time.perf_counter() - start)
     return Row(case, choice, share, "", time.perf_counter() - start)
+
+
+def of_a_box(model: nn.Module, batch: Batch, decode: Decode | None) -> tuple[Trace, Choice]:
+    """The layers that a detector's best box is explained on."""
+    stated = getattr(getattr(model, "config", None), "num_labels", None)
+    with torch.no_grad():
+        question = Question(None, (), None, 1, output=model(batch.images), size=batch.inputs.shape[2:], stated=stated)
+    target = Box(index=0, threshold=0, decode=decode).of(torch.zeros(1, 0), question)
+    (trace,) = Run(model, batch).traces(lambda output: [(target.whole(output, batch.rows), target.extent)])
+    levels = around(trace)
+    return trace, replace(levels[0], name=" & ".join(level.name for level in levels))
 
 
 def by(lengths: Sequence[int]) -> str:
@@ -501,6 +611,10 @@ The rules were widened while this table was made (attention's inner projections,
 attention, spatial pyramids, video), so it is no held-out test. Matrices that a library initialises to zero, such as
 the head of torchvision's ViT, got random values first: behind a zero head no layer has a gradient.
 
+Detectors were asked about their best box, and the layers are those of that box: of levels that are joined as tokens,
+each level's. Ultralytics' networks (8.4.190) are from its own configuration files, with biases that put the best box on
+the middle level.
+
 Left out: transformers' Dinat (needs a package of its own).
 
 "Gradient on the grid" is the part of the gradient's norm that lies on patch tokens, for a random projection of the
@@ -516,7 +630,9 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows: list[Row] = []
-    others = itertools.chain(monai_cases(), segmentation_cases(), other_cases())
+    others = itertools.chain(
+        detector_cases(), monai_cases(), segmentation_cases(), ultralytics_cases(), keras_cases(), other_cases()
+    )
     for case in itertools.chain(timm_cases(), torchvision_cases(), transformers_cases(), others):
         if wanted.search(f"{case.library}:{case.model}"):
             rows.append(row(case))

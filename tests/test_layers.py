@@ -174,7 +174,7 @@ def test_two_branches_fall_back_and_say_so():
     assert (choice.name, choice.grid) == ("coarse", (8, 8))
     assert choice.notes == (
         "no layer with a grid lies on every path to the score; coarse was the last to run of those with a gradient, "
-        "and shows its own branch only",
+        "and shows its own branch only; name one with layer= for another map, such as fine (32x32)",
     )
 
 
@@ -476,8 +476,19 @@ def test_a_dense_output_takes_the_end_of_the_encoder():
     assert (choice.name, choice.grid) == ("bottom", (16, 16))
     assert choice.notes == (
         "the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, 16x16; name a layer "
-        "of the decoder with layer= for a finer map",
+        "of the decoder with layer= for a finer map, such as out (32x32)",
     )
+
+
+def test_a_thin_pyramid_of_attention_is_no_encoder():
+    def forward(m, x):
+        deep = m.encoder(x)
+        seen = m.look(F.max_pool2d(deep, 4))
+        return m.head(deep * F.interpolate(seen, scale_factor=4))
+
+    model = Net(forward, encoder=conv(3, 32, stride=2), look=conv(32, 1), head=nn.Conv2d(32, 2, 3, padding=1))
+    choice = chosen(model)
+    assert (choice.name, choice.grid) == ("encoder", (16, 16))
 
 
 def test_the_head_of_a_dense_model_is_narrower_than_its_encoder():

@@ -19,6 +19,9 @@ from seewhy.wording import by, some
 
 _MOST = 0.75
 """Of a box; the region that a head of two stages pools for it is seldom all of it."""
+_THIN = 16
+"""An encoder widens as it coarsens: a grid on which convolutions put out so many times fewer channels than the widest
+tensor has is looked at aside, as attention does in a pyramid of its own."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +244,8 @@ def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
             "zero, as some libraries initialise it? Load its weights, or name a layer with layer="
         )
     why = f"no layer with a grid{' and a gradient' if skipped else ''} lies on every path to the score"
-    note = f"{why}; {alive[-1].traced.name} was the last to run of those with a gradient, and shows its own branch only"
+    own = f"{alive[-1].traced.name} was the last to run of those with a gradient, and shows its own branch only"
+    note = f"{why}; {own}; name one with layer= for another map{_others(alive, alive[-1])}"
     return _choice(alive[-1], "the last layer with a grid and a gradient, though other paths lead around it", note)
 
 
@@ -249,7 +253,8 @@ def _end_of_encoder(trace: Trace) -> Choice:
     alive = with_gradient(trace, list(spatial(trace)))
     if not alive:
         return _off_the_cut(trace, [])
-    grids = _convolved(trace) & {cells.layout.grid for cells in alive} or {cells.layout.grid for cells in alive}
+    all_grids = {cells.layout.grid for cells in alive}
+    grids = _convolved(trace, max(cells.channels for cells in alive) / _THIN) & all_grids or all_grids
     coarse = [cells for cells in alive if cells.layout.grid == min(grids, key=prod)]
     coarse = [cells for cells in coarse if not is_bare(trace, cells.edge)] or coarse
     crossed = set(trace.cuts_of(coarse[-1].edge))
@@ -257,13 +262,22 @@ def _end_of_encoder(trace: Trace) -> Choice:
     taken = max(reversed(trunk), key=lambda cells: cells.channels)
     grid = by(taken.layout.grid)
     reason = f"the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, {grid}"
-    return _choice(taken, reason, f"{reason}; name a layer of the decoder with layer= for a finer map")
+    finer = _others([cells for cells in alive if prod(cells.layout.grid) > prod(taken.layout.grid)], taken)
+    return _choice(taken, reason, f"{reason}; name a layer of the decoder with layer= for a finer map{finer}")
 
 
-def _convolved(trace: Trace) -> set[Grid]:
-    """Grids on which convolutions look beyond a single cell: not those that are only pooled to, as in a pyramid."""
+def _others(alive: Sequence[Cells], taken: Cells) -> str:
+    """The last layers of other grids, by which a user can choose at once."""
+    last = {cells.layout.grid: cells.traced.name for cells in alive if cells.layout.grid != taken.layout.grid}
+    named = [f"{name} ({by(grid)})" for grid, name in sorted(last.items(), key=lambda item: prod(item[0]))]
+    return f", such as {some(named)}" if named else ""
+
+
+def _convolved(trace: Trace, channels: float) -> set[Grid]:
+    """Grids on which convolutions to so many channels look beyond a cell: not those only pooled to, as in a pyramid."""
     maps = [node for node in trace.nodes if kind(node) == "Convolution" and prod(saved(node, "weight").shape[2:]) > 1]
-    return {shape_of((node, 0))[2:] for node in maps}
+    shapes = [shape_of((node, 0)) for node in maps]
+    return {shape[2:] for shape in shapes if shape[1] >= channels}
 
 
 def _choice(cells: Cells, reason: str, *notes: str) -> Choice:
