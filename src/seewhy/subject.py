@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import getattr_static
 from typing import Any, cast
 
 import numpy as np
@@ -177,7 +178,7 @@ def _trained(module: nn.Module) -> tuple[str, ...]:
 
 
 def _asks_for_mode(kind: type[nn.Module]) -> bool:
-    code = getattr(kind.forward, "__code__", None)
+    code = getattr(getattr_static(kind, "forward"), "__code__", None)  # a scripted class makes none of its own
     return code is not None and "training" in code.co_names
 
 
