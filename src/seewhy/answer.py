@@ -130,6 +130,7 @@ def _explanation(
     classes = tuple(class_of(target, image) for image in images)
     told = [*said, *(note for place in places for note in place.notes)]
     told += [*_about_method(each, places, target), *_about_ensemble(each, seen.manner), *maps.remarks]
+    told += [_warned(place.doubt) for place in places if place.doubt]
     told += [
         _warned(f"image {n}: {what}; it says nothing about places{_way_out(what, each)}")
         for n in images
