@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
 from torch import nn
 
 import seewhy
@@ -43,8 +42,5 @@ for e in answers:
     print(
         f"{e.method:<9} {inside.mean():.0%} of the heat is in the beat, which is {beat.float().mean():.0%} of a signal"
     )
-draw = ImageDraw.Draw(picture := Image.new("RGB", (1024, 200), "white"))
-for place, heat in enumerate(answers[1].unit()[0].tolist()):
-    draw.rectangle((4 * place, 0, 4 * place + 3, 199), fill=(255, int(255 - 160 * heat), int(255 - 160 * heat)))
-draw.line([(4 * place, 100 - 25 * value) for place, value in enumerate(signal[0, 0].tolist())], "black", 2)
-picture.save(out / "signal.png")
+print(f"the first: the beat is at {int(beat[0].nonzero()[0])}, the peak at {answers[1][0].peak()[0]}")
+answers.figure().save(out / "signal.png")

@@ -6,9 +6,7 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 import seewhy
@@ -43,6 +41,5 @@ e = seewhy.explain(model, clip[::2], 1, "layer_cam")
 inside = (e.unit() * disc[::2]).flatten(1).sum(1) / e.unit().flatten(1).sum(1)
 print(f"maps of {tuple(e.map.shape[1:])}, one for each frame; {inside.mean():.0%} of the heat is in the disc, which is")
 print(f"{disc[::2].float().mean():.1%} of the clip; its peak is in one of the disc's frames in ", end="")
-print(f"{sum(bool(disc[2 * n, e.map[n].flatten(1).amax(1).argmax()].any()) for n in range(10))} of 10 clips")
-strip = torch.stack([(clip[0, 0] / 5).clamp(0, 1), e.unit()[0]]).permute(0, 2, 1, 3).reshape(64, -1)
-Image.fromarray((strip.numpy() * 255).astype(np.uint8)).resize((1024, 256), 0).save(out / "video.png")
+print(f"{sum(bool(disc[2 * n, e[n].peak()[0]].any()) for n in range(10))} of 10 clips")
+e[0].overlay(frames=True).save(out / "video.png")

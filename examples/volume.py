@@ -3,9 +3,7 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 import seewhy
@@ -41,9 +39,6 @@ print(f"{inside.mean():.0%} of the heat is in the ball, which is {ball[::2].floa
 
 large, where, _ = volumes(1, side=40)
 tiled = seewhy.tiles(model, large, 1, "layer_cam", size=16, margin=4)
-peak = np.unravel_index(int(tiled.map.argmax()), tiled.map.shape)
-print(
-    f"a volume of 40x40x40 in {len(tiled)} tiles: peak at {tuple(map(int, peak))}, in the ball: {bool(where[0][peak])}"
-)
-slices = torch.cat([(large[0, 0, peak[0]] / 5).clamp(0, 1), tiled.whole.unit()[0, peak[0]]], 1)
-Image.fromarray((slices.numpy() * 255).astype(np.uint8)).resize((640, 320), 0).save(out / "volume.png")
+peak = tiled.whole[0].peak()
+print(f"a volume of 40x40x40 in {len(tiled)} tiles: peak at {peak}, in the ball: {bool(where[0][peak])}")
+tiled.whole.figure().save(out / "volume.png")

@@ -245,6 +245,75 @@ def test_only_maps_of_scores_are_counted_from_their_mean() -> None:
     torch.testing.assert_close(e.unit(), e.map / e.map.max(), rtol=0, atol=0)
 
 
+# what has not two axes
+
+
+def deep(axes: int, channels: int = 1) -> tuple[nn.Module, torch.Tensor]:
+    """A net whose score is the sum of the values, and one input with a single value: its peak is known."""
+    conv = (nn.Conv1d, nn.Conv3d)[axes > 1](channels, 1, 1, bias=False)
+    nn.init.ones_(conv.weight)
+    x = torch.zeros(1, channels, *((20,), (11, 6, 8))[axes > 1])
+    x[(0, slice(None), *((13,), (7, 4, 5))[axes > 1])] = 3.0
+    return nn.Sequential(conv, (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool3d)[axes > 1](1), nn.Flatten()), x
+
+
+def colored(e: seewhy.Explanation, frames: bool | None = None) -> np.ndarray:
+    """Which pixels of the overlay the heat changed."""
+    item = e[0]
+    shown, bare = (np.asarray(item.overlay(frames=frames, opacity=share)) for share in (0.8, 0.0))
+    return (shown != bare).any(-1)
+
+
+def test_a_signal_is_a_line_that_the_heat_colors(tmp_path: Path) -> None:
+    model, x = deep(1)
+    e = seewhy.explain(model, x, 0, "hires_cam", "0")
+    assert e[0].peak() == (13,)
+    assert [(box.start, box.stop) for box in e[0].boxes()] == [((13,), (14,))]
+    hot = colored(e)
+    step = hot.shape[1] // 20
+    assert {column // step for column in np.nonzero(hot)[1].tolist()} == {13}
+    ink = (np.asarray(e[0].overlay(opacity=0.0)) < 255).any(-1)
+    assert not (hot & ~ink).any()
+    assert len(e.save(tmp_path)) == 3
+    assert e.to_dict()["images"][0]["peak"] == (13,)
+    with pytest.raises(seewhy.ShapeError, match="is no picture, so there is nothing to lay the map over"):
+        e[0].on_photo()
+
+
+def test_a_volume_is_three_slices_through_its_peak() -> None:
+    model, x = deep(3)
+    e = seewhy.explain(model, x, 0, "hires_cam", "0")
+    assert e[0].peak() == (7, 4, 5)
+    assert e[0].caption()[-1] == "slices at z 7, y 4, x 5"
+    times, hot = 96 // 8, colored(e)
+    assert hot.shape == (11 * times, (8 + 8 + 6) * times + 4)
+    corners = ((4, 5), (7, 8 + 5), (7, 16 + 4))  # of a slice in cells: across z, y, x, each after the ones before it
+    for slices, (row, column) in enumerate(corners):
+        top, left = row * times, column * times + 2 * slices
+        assert hot[top : top + times, left : left + times].all()
+    assert hot.sum() == 3 * times**2
+
+
+@pytest.mark.parametrize(("channels", "frames"), [(1, True), (3, None)])
+def test_a_video_is_a_strip_of_frames_with_that_of_the_peak(channels: int, frames: bool | None) -> None:
+    model, x = deep(3, channels)
+    e = seewhy.explain(model, x, 0, "hires_cam", "0")
+    shown = e[0].caption(frames=frames)[-1]
+    assert shown == "frames 0 1 3 4 6 7 9 10"
+    times, hot = 96 // 8, colored(e, frames)
+    left = 5 * (8 * times + 2) + 5 * times
+    assert hot[4 * times : 5 * times, left : left + times].all()
+    assert hot.sum() == times**2
+    wide = e.figure(frames=frames)
+    assert wide.width > 2 * wide.height
+
+
+def test_a_peak_between_the_frames_of_a_strip_takes_the_nearest_s_place() -> None:
+    model, x = deep(3)
+    e = seewhy.explain(model, x.roll(1, 2), 0, "hires_cam", "0")
+    assert e[0].caption(frames=True)[-1] == "frames 0 1 3 4 6 8 9 10"
+
+
 # titles and their order
 
 

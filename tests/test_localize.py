@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seewhy.localize import Box, boxes, components, mask, peak
+from seewhy.localize import Box, Span, boxes, components, mask, peak
 from seewhy.types import MethodError, ShapeError
 
 MASKS = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1), st.floats(0.1, 0.95)).map(
@@ -160,3 +160,41 @@ def test_errors_say_the_rule_and_the_way_out():
         mask(torch.ones(2, 2), 15)
     with pytest.raises(MethodError, match="got connectivity=6; pixels touch 4 or 8 neighbors; pass 4 or 8"):
         inspect.unwrap(components)(torch.ones(2, 2).bool(), 6)  # unwrapped: past the tests' own type checker
+
+
+def flooded(mask: np.ndarray, corners: bool) -> np.ndarray:
+    """The definition in any number of dimensions."""
+    labels, number = np.zeros(mask.shape, int), 0
+    around = [np.array(step) - 1 for step in np.ndindex(*[3] * mask.ndim)]
+    around = [step for step in around if corners or np.abs(step).sum() == 1]
+    for start in zip(*np.nonzero(mask), strict=True):
+        number += not labels[start]
+        reached = [] if labels[start] else [np.array(start)]
+        while reached:
+            at = reached.pop()
+            if (at >= 0).all() and (at < mask.shape).all() and mask[tuple(at)] and not labels[tuple(at)]:
+                labels[tuple(at)] = number
+                reached += [at + step for step in around]
+    return labels
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+@pytest.mark.parametrize("size", [(40,), (5, 6, 7), (1, 9, 4), (3, 4, 2, 5)])
+def test_components_of_any_number_of_axes(size, connectivity):
+    for seed, share in enumerate((0.1, 0.2, 0.35)):
+        mask = np.random.default_rng(seed).random(size) < share
+        found = components(torch.from_numpy(mask), connectivity).numpy()
+        np.testing.assert_array_equal(found, flooded(mask, connectivity == 8))
+
+
+def test_peak_and_boxes_of_signals_and_volumes():
+    signal = torch.tensor([0.0, 1, 5, 3, 0, 2, 0])
+    assert peak(signal) == (2,)
+    assert boxes(signal, 0.2, largest=False) == [Span((1,), (4,), 3, 3.0), Span((5,), (6,), 1, 2.0)]
+    volume = torch.zeros(4, 5, 6)
+    volume[1:3, 2:5, 3] = 2
+    volume[2, 4, 3] = 5
+    assert peak(volume) == (2, 4, 3)
+    assert boxes(volume) == [Span((1, 2, 3), (3, 5, 4), 6, 2.5)]
+    assert peak(-volume) is None
+    assert boxes(-volume) == []

@@ -41,7 +41,7 @@ ALLOWED = {
     "comparison": "tensor render saving item explanation",
     "console": "types explanation",
     "inputs": "types data model",
-    "subject": "types wording data model zoo item inputs",
+    "subject": "types wording render data model zoo item inputs",
     "observation": "types nested facts model targets ensemble evidence backward subject",
     "maps": "types ensemble model evidence facts method registry",
     "answer": "types tensor targets model ensemble evidence facts maps observation subject explanation",

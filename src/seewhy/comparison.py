@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from seewhy.explanation import Explanation
-from seewhy.item import bars, gist
+from seewhy.item import Picture, bars, gist
 from seewhy.render.figure import Panel, figure
 from seewhy.render.html import html_of
 from seewhy.saving import Fill, file_name, json_file, write
@@ -62,7 +62,11 @@ class Comparison:
         targets, methods, _ = self.shape
         width = len(items) // (targets if targets > 1 else methods)
         matrix = columns is None and 1 < width < len(items)
-        before = [Panel(items[0].picture.image, ["photo", items[0].name])] if photo and items[0].picture else []
+        before = (
+            [Panel(items[0].picture.image, ["photo", items[0].name])]
+            if photo and isinstance(items[0].picture, Picture)
+            else []
+        )
         rows = chunked(len(panels), width if matrix else len(panels))
         shown = [panel for row in rows for panel in (*before, *panels[row])]
         return figure(shown, columns=len(before) + width if matrix else columns, bars=bars(items, signed))

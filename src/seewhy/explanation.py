@@ -16,6 +16,7 @@ from seewhy.item import Item, Picture, bars, gist
 from seewhy.marks import Marks
 from seewhy.render.figure import figure
 from seewhy.render.html import html_of
+from seewhy.render.recording import Recording
 from seewhy.saving import Fill, distinct, json_file, release, write
 from seewhy.tensor import centered, unit
 
@@ -63,7 +64,7 @@ class Explanation:
     signed: bool
     notes: tuple[str, ...]
     model: str
-    pictures: tuple[Picture | None, ...]
+    pictures: tuple[Picture | Recording | None, ...]
     units: str = "raw"
     verdict: str | None = None
     asked_signed: bool = False
@@ -115,15 +116,18 @@ class Explanation:
             asked=self.asked[index] if self.asked else Marks(),
         )
 
-    def figure(self, *, columns: int | None = None, signed: bool | None = None, asked: bool = True) -> Image.Image:
+    def figure(
+        self, *, columns: int | None = None, signed: bool | None = None, asked: bool = True, frames: bool | None = None
+    ) -> Image.Image:
         """All images side by side, with captions, which name the photos if there are several, and one color bar.
 
         Args:
             columns: panels in a row; by default at most 4.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             asked: draw thinly where what was asked about lies.
+            frames: as in `Item.overlay`.
         """
-        panels = [item.panel(signed=signed, named=len(self) > 1, asked=asked) for item in self]
+        panels = [item.panel(signed=signed, named=len(self) > 1, asked=asked, frames=frames) for item in self]
         return figure(panels, columns=columns, bars=bars([self[0]], signed))
 
     def to_dict(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from seewhy.marks import Marks
 from seewhy.render.figure import Panel
 from seewhy.render.html import html_of
 from seewhy.render.overlay import Background, draw_boxes, draw_marks, overlay
+from seewhy.render.recording import Recording
 from seewhy.saving import file_name
 from seewhy.tensor import centered
 from seewhy.types import ShapeError
@@ -76,7 +77,7 @@ class Item:
     layers: tuple[str, ...]
     signed: bool
     notes: tuple[str, ...]
-    picture: Picture | None
+    picture: Picture | Recording | None
     name: str
     asked_signed: bool = False
     of_pixels: bool = False
@@ -95,7 +96,7 @@ class Item:
     @cached_property
     def _evidence(self) -> Float[Tensor, "*s"]:
         """The map with its zero where there is no evidence, at the photo's pixels where there is a photo."""
-        if self.picture is None:
+        if not isinstance(self.picture, Picture):
             return centered(self.map[None])[0] if self.offset else self.map
         return self.picture.frame.to_photo(centered(self.map[None]))[0] if self.offset else self._photo_map
 
@@ -108,12 +109,12 @@ class Item:
         colors, meaning = LEGENDS["sign" if self.shows_sign(signed) else "pixels" if self.of_pixels else "heat"]
         return colors, f"{meaning}; counted from its mean" if self.offset else meaning
 
-    def heat(self, *, signed: bool | None = None) -> Float[Tensor, "H W"]:
-        """The map on the photo for display: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero.
+    def heat(self, *, signed: bool | None = None) -> Float[Tensor, "*_"]:
+        """The map for display, on the photo: its positive part, 0..1; or, `signed`, -1..1. Zero stays zero.
 
-        Divided by its maximum; a map of single pixels by its 99th percentile, and what is beyond cut off.
+        Where there is no photo, at the model's input. Divided by its maximum; a map of single pixels by its 99th
+        percentile, and what is beyond cut off.
         """
-        self._pictured()
         heat = self._evidence if self.shows_sign(signed) else self._evidence.relu()
         strength = heat.abs().flatten()
         most = strength.amax()
@@ -126,59 +127,82 @@ class Item:
         self,
         *,
         colormap: str | None = None,
-        opacity: float = 0.6,
+        opacity: float | None = None,
         background: Background | None = None,
         signed: bool | None = None,
-        boxes: Sequence[localize.Box] = (),
+        boxes: Sequence[localize.Box | localize.Span] = (),
         asked: bool = True,
+        frames: bool | None = None,
     ) -> Image.Image:
         """The photo, at its own size, with the heat laid over it; where there is no heat the photo stays as it is.
+
+        A signal is a line over time that the heat colors; a video a strip of frames, of more than eight some, the one
+        with the peak among them; a volume the three slices through its peak. A box of `boxes` is drawn on photos alone.
 
         Args:
             colormap: `turbo`, `inferno`, or `jet` for likeness with papers. None: inferno for a map of single pixels,
                 else turbo.
-            opacity: of the greatest heat.
+            opacity: of the greatest heat. None: 0.6; of a line 1.
             background: the `photo`, its `edges`, or the photo in `grey`. None: grey below signs and single pixels.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             boxes: drawn on top, such as `item.boxes(0.5)`.
             asked: draw thinly, on top, where what was asked about lies.
+            frames: whether what has three axes is a video, not a volume. None: it is one if it has three channels.
         """
         heat = self.heat(signed=signed)
         own, _ = self.legend(signed)
         # by sign, not by value: an all-positive map too; red on a red photo cannot be seen
         chosen = own if self.shows_sign(signed) else colormap or own
         behind = background or ("grey" if self.shows_sign(signed) or self.of_pixels else "photo")
-        drawn = overlay(self._pictured().image, heat, colormap=chosen, opacity=opacity, background=behind)
+        if isinstance(self.picture, Recording):
+            scene = self.picture.scene(self.peak(), frames)
+            share = (1.0 if heat.ndim == 1 else 0.6) if opacity is None else opacity
+            drawn = overlay(scene.image, scene.lay(heat), colormap=chosen, opacity=share, background=behind)
+            masks = [scene.lay(mask) for mask in self.asked.masks] if asked and heat.ndim > 1 else []
+            return draw_marks(drawn, masks=masks)
+        share = 0.6 if opacity is None else opacity
+        drawn = overlay(self._pictured().image, heat, colormap=chosen, opacity=share, background=behind)
         if asked:
             drawn = draw_marks(drawn, self.asked.boxes, self.asked.points, self.asked.masks)
-        return draw_boxes(drawn, [box.xyxy for box in boxes])
+        return draw_boxes(drawn, [box.xyxy for box in boxes if isinstance(box, localize.Box)])
 
-    def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box]:
+    def boxes(self, threshold: float = 0.15, *, largest: bool = True) -> list[localize.Box | localize.Span]:
         """Boxes of the photo's pixels where the heat is at least `threshold` of its maximum: x0 y0 x1 y1, on edges.
 
-        By default the rule of the Grad-CAM paper: 15 % of the maximum, the largest connected segment.
+        By default the rule of the Grad-CAM paper: 15 % of the maximum, the largest connected segment. Of a
+        signal, a volume or a video they are a `Span` of its places.
         """
         return localize.boxes(self._evidence, threshold, largest)
 
-    def peak(self) -> tuple[int, int] | None:
-        """Row and column (y, x) of the photo's pixel with the most heat; None where the map has no positive value."""
+    def peak(self) -> tuple[int, ...] | None:
+        """Row and column (y, x) of the photo's pixel with the most heat; None where the map has no positive value.
+
+        Of a signal (t,), of a volume (z, y, x), of a video (t, y, x).
+        """
         return localize.peak(self._evidence)
 
-    def caption(self, *, signed: bool | None = None) -> list[str]:
+    def caption(self, *, signed: bool | None = None, frames: bool | None = None) -> list[str]:
         """What a title says: the target with its probability, the method with its layer, and a map without heat."""
         percent = "" if self.probability is None else f"  {100 * self.probability:.1f} %"
         where = f" · {some(self.layers)}" if self.layers else ""
         lines = [f"{self.target}{percent}", f"{self.title}{where}"]
+        if isinstance(self.picture, Recording) and (told := self.picture.scene(self.peak(), frames).told):
+            lines.append(told)
         if not self.map.any():
             lines.append("no heat: the map is zero everywhere")
         elif not self.shows_sign(signed) and float(self._evidence.max()) <= 0:
             lines.append("no heat: the map is positive nowhere")
         return lines
 
-    def panel(self, *, signed: bool | None = None, named: bool = False, asked: bool = True) -> Panel:
+    def panel(
+        self, *, signed: bool | None = None, named: bool = False, asked: bool = True, frames: bool | None = None
+    ) -> Panel:
         """The overlay with its caption, which begins with the photo's name if wanted, ready for a figure."""
-        first, *others = self.caption(signed=signed)
-        return Panel(self.overlay(signed=signed, asked=asked), [f"{self.name}: {first}" if named else first, *others])
+        first, *others = self.caption(signed=signed, frames=frames)
+        return Panel(
+            self.overlay(signed=signed, asked=asked, frames=frames),
+            [f"{self.name}: {first}" if named else first, *others],
+        )
 
     def stem(self) -> str:
         """What its files are called: photo, method, target, its index (labels may be shared), and what was unusual."""
@@ -189,19 +213,15 @@ class Item:
     def arrays(self) -> dict[str, np.ndarray]:
         """The raw values as they are saved: `map`, `photo` (at its pixels), `raw/LAYER`, `asked/N` (regions)."""
         raw = {f"raw/{name}": values.cpu().numpy() for name, values in self.raw.items()}
-        photo = {"photo": self._photo_map.cpu().numpy()} if self.picture else {}
+        photo = {"photo": self._photo_map.cpu().numpy()} if isinstance(self.picture, Picture) else {}
         asked = {f"asked/{n}": mask.numpy() for n, mask in enumerate(self.asked.masks)}
         return {"map": self.map.cpu().numpy(), **photo, **raw, **asked}
 
     def to_dict(self) -> dict[str, Any]:
         """What the manifest says of this image."""
-        located = {}
-        if self.picture is not None:
-            located = {
-                "photo_size": list(self._photo_map.shape),
-                "peak": self.peak(),
-                "boxes": [asdict(b) for b in self.boxes()],
-            }
+        located = {"peak": self.peak(), "boxes": [asdict(box) for box in self.boxes()]}
+        if isinstance(self.picture, Picture):
+            located = {"photo_size": list(self._photo_map.shape), **located}
         return {
             "name": self.name,
             "target": self.target,
@@ -215,7 +235,7 @@ class Item:
         }
 
     def _pictured(self) -> Picture:
-        if self.picture is None:
+        if not isinstance(self.picture, Picture):
             raise ShapeError(
                 f"the input of size {tuple(self.map.shape)} is no picture, so there is nothing to lay the map over; "
                 "use the map itself: e.map and e.raw"

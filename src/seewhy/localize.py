@@ -1,6 +1,9 @@
 """From a map to a place: its peak, the mask above a threshold, connected segments and their boxes."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -39,20 +42,38 @@ class Box:
         return self.x0, self.y0, self.x1, self.y1
 
 
-def peak(map: Float[Tensor, "h w"]) -> tuple[int, int] | None:
+@dataclass(frozen=True)
+class Span:
+    """As `Box`, of a map of one axis or of more than two: in the order of its axes, (t,), (t, y, x) or (z, y, x).
+
+    Attributes:
+        start: first place of the segment along each axis.
+        stop: last place + 1.
+        area: of the segment, in places.
+        score: mean heat of these, in the map's unit.
+    """
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    area: int
+    score: float
+
+
+def peak(map: Float[Tensor, "*s"]) -> tuple[int, ...] | None:
     """Row and column of the largest value, or None where no value is positive: such a map points nowhere.
 
-    Of tied pixels the first in row order: their mean position may be no pixel of them, and lie outside the object.
+    Of a map with other axes one number for each. Of tied pixels the first in row order: their mean position may be no
+    pixel of them, and lie outside the object.
 
     Raises:
         ShapeError: for a map with NaN or infinity, or without a pixel.
     """
     values = _finite(map).cpu().double().numpy()  # numpy promises the first of several maxima, torch does not
-    row, column = divmod(int(values.argmax()), values.shape[1])
-    return (row, column) if values[row, column] > 0 else None
+    place = tuple(int(at) for at in np.unravel_index(values.argmax(), values.shape))
+    return place if values[place] > 0 else None
 
 
-def mask(map: Float[Tensor, "h w"], threshold: float = 0.15) -> Bool[Tensor, "h w"]:
+def mask(map: Float[Tensor, "*s"], threshold: float = 0.15) -> Bool[Tensor, "*s"]:
     """Where the heat is at least this share of its maximum: map >= threshold * max, empty where max <= 0.
 
     The default is the Grad-CAM paper's. Scaling the map by a positive number changes nothing.
@@ -71,30 +92,32 @@ def mask(map: Float[Tensor, "h w"], threshold: float = 0.15) -> Bool[Tensor, "h 
     return (map >= threshold * largest) & (largest > 0)
 
 
-def components(mask: Bool[Tensor, "h w"], connectivity: Literal[4, 8] = 8) -> Int[Tensor, "h w"]:
+def components(mask: Bool[Tensor, "*s"], connectivity: Literal[4, 8] = 8) -> Int[Tensor, "*s"]:
     """Number the connected segments of a mask 1, 2, ... in the row order of their first pixels; 0 elsewhere.
 
     Args:
-        mask: what belongs to a segment.
-        connectivity: 8 where pixels that touch at a corner are connected too, else 4.
+        mask: what belongs to a segment, of any number of axes.
+        connectivity: 8 where pixels that touch at a corner or edge are connected too, else 4 (26 and 6 in a volume).
     """
     if connectivity not in (4, 8):
         raise MethodError(f"got connectivity={connectivity}; pixels touch 4 or 8 neighbors; pass 4 or 8")
-    height, width = mask.shape
-    # a gap after each row, so that no run of pixels reaches into the next row, and one before the first
-    flat = np.zeros(height * (width + 1) + 1, np.int8)
-    flat[1:].reshape(height, width + 1)[:, :width] = mask.cpu().numpy()
+    # a gap after each axis, so that no step reaches into the next row, and one before the first
+    gapped, own = tuple(side + 1 for side in mask.shape), tuple(slice(side) for side in mask.shape)
+    flat = np.zeros(math.prod(gapped) + 1, np.int8)
+    flat[1:].reshape(gapped)[own] = mask.cpu().numpy()
     changes = np.flatnonzero(np.diff(flat))
     starts, ends = changes[::2], changes[1::2]
-    labels = _connected(len(starts), *_touching(starts, ends, width + 1, connectivity == 8))
-    steps = np.zeros(height * (width + 1) + 1, np.int64)
+    pairs = [_touching(starts, ends, step, connectivity == 8) for step in _steps(gapped, connectivity == 8)]
+    one, other = (np.concatenate([np.zeros(0, np.int64), *(pair[end] for pair in pairs)]) for end in (0, 1))
+    labels = _connected(len(starts), one, other)
+    steps = np.zeros(len(flat), np.int64)
     steps[starts] += labels
     steps[ends] -= labels
-    painted = steps[:-1].cumsum().reshape(height, width + 1)[:, :width]
+    painted = steps[:-1].cumsum().reshape(gapped)[own]
     return torch.from_numpy(np.ascontiguousarray(painted)).to(mask.device)
 
 
-def boxes(map: Float[Tensor, "h w"], threshold: float = 0.15, largest: bool = True) -> list[Box]:
+def boxes(map: Float[Tensor, "*s"], threshold: float = 0.15, largest: bool = True) -> list[Box | Span]:
     """Boxes of the connected segments where the heat is at least `threshold` of its maximum, the largest segment first.
 
     With the defaults the rule of the Grad-CAM paper: 15 % of the maximum, the box of the single largest segment. The
@@ -106,28 +129,41 @@ def boxes(map: Float[Tensor, "h w"], threshold: float = 0.15, largest: bool = Tr
         largest: only the largest segment.
 
     Returns:
-        The boxes; none where no value is positive.
+        The boxes, of a map that has not two axes as `Span`; none where no value is positive.
 
     Reference:
         Selvaraju et al., Grad-CAM (ICCV 2017), section 4.1.
     """
     labels = components(mask(map, threshold)).cpu().numpy()
-    rows, columns = np.nonzero(labels)
-    segments = labels[rows, columns] - 1
+    axes = np.nonzero(labels)
+    segments = labels[axes] - 1
     if not len(segments):
         return []
     area = np.bincount(segments)
-    score = np.bincount(segments, weights=map.detach().cpu().double().numpy()[rows, columns]) / area
-    low, high = np.full((2, len(area)), max(labels.shape)), np.zeros((2, len(area)), np.int64)
-    for axis, places in enumerate((columns, rows)):
+    score = np.bincount(segments, weights=map.detach().cpu().double().numpy()[axes]) / area
+    low, high = np.full((len(axes), len(area)), max(labels.shape)), np.zeros((len(axes), len(area)), np.int64)
+    for axis, places in enumerate(axes):
         np.minimum.at(low[axis], segments, places)
         np.maximum.at(high[axis], segments, places + 1)
     order = np.argsort(-area, kind="stable")[: 1 if largest else None]
-    numbers = np.concatenate([low, high, area[None]])[:, order].T.tolist()
-    return [Box(*edges, score=float(score[segment])) for edges, segment in zip(numbers, order, strict=True)]
+    return [_boxed(low[:, n].tolist(), high[:, n].tolist(), int(area[n]), float(score[n])) for n in order]
 
 
-def _finite(map: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+def _boxed(low: list[int], high: list[int], area: int, score: float) -> Box | Span:
+    if len(low) != 2:
+        return Span(tuple(low), tuple(high), area, score)
+    return Box(low[1], low[0], high[1], high[0], area, score)
+
+
+def _steps(sides: Sequence[int], corners: bool) -> list[int]:
+    """From a row to those after it that touch it, as places of the flat mask: over edges alone, or corners too."""
+    around = product((-1, 0, 1) if corners else (0, 1), repeat=len(sides) - 1)
+    after = [step for step in around if step > (0,) * len(step) and (corners or sum(step) == 1)]
+    strides = [math.prod(sides[axis + 1 :]) for axis in range(len(sides) - 1)]
+    return [sum(by * stride for by, stride in zip(step, strides, strict=True)) for step in after]
+
+
+def _finite(map: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     if not map.numel():
         raise ShapeError(f"got a map of {tuple(map.shape)}; a place needs pixels; check how it was cropped")
     bad = int((~map.isfinite()).sum())

@@ -268,7 +268,7 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
     """Where the scores are and what they are; checked to be numbers."""
     images, size = len(subject.inputs), tuple(subject.inputs.shape[2:])
     stated = _stated(subject.module)
-    sights = tuple(picture.frame if picture else None for picture in subject.pictures)
+    sights = tuple(getattr(picture, "frame", None) for picture in subject.pictures)
     try:
         path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
     except ModelError as error:  # only questions about classes need them

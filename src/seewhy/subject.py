@@ -19,6 +19,7 @@ from seewhy.inputs import named
 from seewhy.item import Picture
 from seewhy.model.batch import Batch
 from seewhy.model.forms import GRIDS, Channels, Form, channels_axis, uncut
+from seewhy.render.recording import Recording
 from seewhy.types import ModelError, ShapeError
 from seewhy.wording import by, some
 from seewhy.zoo import Loaded
@@ -41,7 +42,7 @@ class Subject:
     batch: Batch
     labels: tuple[str, ...] | None
     name: str
-    pictures: tuple[Picture | None, ...] = field(repr=False)
+    pictures: tuple[Picture | Recording | None, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
     brought: tuple[str, ...] | None = None
 
@@ -222,8 +223,10 @@ def _itself(photo: Photo) -> Image.Image:
     return photo.image
 
 
-def _drawn(inputs: Tensor, how: Preprocess | None) -> tuple[Picture | None, ...]:
+def _drawn(inputs: Tensor, how: Preprocess | None) -> tuple[Picture | Recording | None, ...]:
     """Pictures of inputs that came as a tensor."""
+    if inputs.ndim in (3, 5) and inputs.is_floating_point():
+        return tuple(Recording(row.clone(), f"image{index}") for index, row in enumerate(inputs.detach()))
     if inputs.ndim != 4 or inputs.shape[1] not in (1, 3) or not inputs.is_floating_point():
         return (None,) * len(inputs)
     frame = Frame.identity((inputs.shape[2], inputs.shape[3]))

@@ -6,12 +6,14 @@ whose object is in the center, and mere sharpening raises `energy`.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from seewhy.localize import Box
 from seewhy.localize import boxes as segments
 from seewhy.types import ShapeError
 
@@ -204,7 +206,7 @@ def _overlap(map: Float[Tensor, "h w"], truth: Float[Tensor, "n 4"], threshold: 
     found = segments(map, threshold) if len(truth) and bool(map.isfinite().all()) else []
     if not found:
         return float("nan")
-    box = torch.tensor(found[0].xyxy, dtype=torch.float64)
+    box = torch.tensor(cast(Box, found[0]).xyxy, dtype=torch.float64)
     truth = truth.detach().double().cpu()
     common = (torch.minimum(box[2:], truth[:, 2:]) - torch.maximum(box[:2], truth[:, :2])).clamp_min(0).prod(1)
     areas = (box[2:] - box[:2]).prod() + (truth[:, 2:] - truth[:, :2]).prod(1)

@@ -12,6 +12,7 @@ from seewhy.render.text import paragraph
 from seewhy.types import ShapeError
 
 _HEIGHT, _WIDEST, _NARROWEST = 320, 800, 170  # of a panel, in pixels; the narrowest leaves room for a title
+_STRIP = 3  # pictures that are wider than so many times their height stand below each other
 _TINY = 80  # pictures up to this height keep their pixels visible when they are enlarged
 _GAP, _BAR = 14, 14
 _PAPER, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (95, 95, 95)
@@ -43,7 +44,7 @@ def figure(
 
     Args:
         panels: at least one.
-        columns: panels in a row; by default at most 4.
+        columns: panels in a row; by default at most 4, of such as are wider than three times their height 1.
         title: of the whole figure.
         bars: one bar for each of these colormaps; what its colors mean, and their unit.
 
@@ -52,7 +53,8 @@ def figure(
     """
     if not panels or (columns is not None and columns < 1):
         raise ShapeError(f"got {len(panels)} panels in {columns} columns; a figure has at least one of each; add one")
-    per_row = min(columns or -(-len(panels) // -(-len(panels) // 4)), len(panels))
+    most = 1 if max(panel.image.width / panel.image.height for panel in panels) > _STRIP else 4
+    per_row = min(columns or -(-len(panels) // -(-len(panels) // most)), len(panels))
     height = _common_height(panels)
     pictures = [_scaled(panel.image, height) for panel in panels]
     widths = [max(_NARROWEST, *(picture.width for picture in pictures[i::per_row])) for i in range(per_row)]
