@@ -78,7 +78,7 @@ def test_grad_cam_of_a_box_is_grad_cam_by_hand(images, read):
     model, image = Levels(), images[:1]
     output = model(image)
     target = settled(box(read=read), output, image)
-    found = seewhy.explain(model, image, box(read=read), rectify=False)
+    found = seewhy.explain(model, image, box(read=read), "grad_cam", rectify=False)
     (name,) = found.raw
     kept: list[Tensor] = []
     handle = model.get_submodule(name).register_forward_hook(lambda _m, _i, out: kept.append(out))
@@ -97,7 +97,7 @@ def test_a_box_is_explained_on_its_own_level(images, cells, layer):
     point = box(point=inside(model(image), cell), threshold=0.0)
     target = settled(point, model(image), image)
     assert target.picks[0].candidate == cell
-    own = seewhy.explain(model, image, point, rectify=False)
+    own = seewhy.explain(model, image, point, "grad_cam", rectify=False)
     assert list(own.raw) == [layer]
     torch.testing.assert_close(own.map, found.map)
 
@@ -328,3 +328,18 @@ def test_a_warning_is_still_given_where_the_map_of_a_box_is_zero(images):
         e = seewhy.explain(Levels(), images[:1], -box(), "ablation_cam", rectify=None)
     blank = float(e.map.abs().max()) == 0
     assert blank == any("everywhere" in str(each.message) for each in seen)
+
+
+def test_a_box_is_explained_by_hires_cam_where_no_method_is_named(images):
+    model, asked, signed = Levels(), box(threshold=0.0), {"rectify": False}
+    usual = seewhy.explain(model, images, asked, **signed)
+    assert usual.method == "hires_cam"
+    assert "method: hires_cam, the default for such questions, for which it was measured to be better" in usual.notes
+    torch.testing.assert_close(usual.map, seewhy.explain(model, images, asked, "hires_cam", **signed).map)
+    both = [asked, box(threshold=0.0, read="x0") - asked]
+    assert [each.method for each in seewhy.compare(model, images[:1], both, **signed)] == ["hires_cam"] * 2
+    assert seewhy.explain(model, images, [asked, -asked], **signed).method == "hires_cam"
+    named = seewhy.explain(model, images, asked, "grad_cam", **signed)
+    assert named.method == "grad_cam"
+    assert not any(note.startswith("method:") for note in named.notes)
+    assert seewhy.explain(model, images, lambda output: output[:, 5, 0], **signed).method == "grad_cam"

@@ -61,7 +61,6 @@ WRONG = {
     "method": {
         "3": "MethodError: got 3 as the method; give a method's name, such as 'grad_cam' (seewhy.METHODS lists them), "
         "or a function whose positional parameters name facts",
-        "None": "MethodError: got None as the method; give a method's name",
         "seewhy.METHODS['grad_cam']": "as the method; give a method's name",
         "max": "MethodError: got <built-in function max> as the method; give a method's name",
         "['grad_cam', 'cam']": "MethodError: got 2 methods; give one, or did you mean compare, which takes several?",

@@ -45,7 +45,7 @@ ALLOWED = {
     "observation": "types nested facts model targets ensemble evidence backward subject",
     "maps": "types ensemble model evidence facts method registry",
     "answer": "types tensor targets model ensemble evidence facts maps observation subject explanation",
-    "given": "types ensemble model observation",
+    "given": "types ensemble model targets observation",
     "arrays": "types data facts given maps explain explanation",
     "explain": "types data zoo model ensemble given subject maps answer explanation comparison",
     "stitching": "types tensor wording data model ensemble maps observation subject answer explanation",

@@ -25,7 +25,7 @@ def explain(
     model: nn.Module | Loaded,
     images: Any,
     target: Any = None,
-    method: str | Callable[..., Tensor] = "grad_cam",
+    method: str | Callable[..., Tensor] | None = None,
     layer: LayerName | Sequence[LayerName] | None = None,
     *,
     args: Sequence[Any] = (),
@@ -50,7 +50,8 @@ def explain(
             known, one or several photos: paths, PIL images, arrays, uint8 tensors.
         target: the question: a class by index or label, one for all or a list with one per image; a target such as
             `Logit(1) - Logit(2)`; any function of (output, rows). None: the class that the model predicts.
-        method: a method's name (`seewhy.METHODS`), or a function of facts.
+        method: a method's name (`seewhy.METHODS`), or a function of facts. None: `grad_cam`; for a box `hires_cam`,
+            measured to be better there.
         layer: a layer's name (`name@2` for its second call) or the module itself, or several, whose maps are fused.
             None: found by itself, and said in the notes.
         args: further positional arguments of the model, after the images.
@@ -76,17 +77,18 @@ def explain(
         SeewhyError: one of its kinds, each one sentence: what was got, the rule, the way out.
     """
     manner = given.manner_of(align, layout, ensemble, combine, output, differentiable)
-    way, group = asked(given.method_of(method), given.options_of(options), rectify), given.layers_of(layer)
+    chosen, said = given.usual([target]) if method is None else (given.method_of(method), ())
+    way, group = asked(chosen, given.options_of(options), rectify), given.layers_of(layer)
     keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
     ready = subject(model, images, args=args, kwargs=keywords, labels=names, preprocess=preprocess)
-    return answer(ready, [target], [way], [group], manner)[0]
+    return answer(ready.noted(*said), [target], [way], [group], manner)[0]
 
 
 def compare(
     model: nn.Module | Loaded,
     images: Any,
     targets: Sequence[Any] = (None,),
-    methods: Sequence[str | Callable[..., Tensor] | tuple[str, Mapping[str, Any]]] = ("grad_cam",),
+    methods: Sequence[str | Callable[..., Tensor] | tuple[str, Mapping[str, Any]]] | None = None,
     layers: Sequence[LayerName | Sequence[LayerName] | None] = (None,),
     *,
     args: Sequence[Any] = (),
@@ -108,7 +110,7 @@ def compare(
         images: as in `explain`.
         targets: the questions; each may be anything that `explain` takes as its target.
         methods: the methods, by name; with options of its own as a pair, so that one can stand beside itself:
-            `[("dff", {"concept": 0}), ("dff", {"concept": 1})]`.
+            `[("dff", {"concept": 0}), ("dff", {"concept": 1})]`. None: as in `explain`, one for all.
         layers: the layers; a sequence inside it is fused to one map.
         args: as in `explain`.
         kwargs: as in `explain`.
@@ -128,13 +130,17 @@ def compare(
     Raises:
         SeewhyError: as `explain`.
     """
-    targets, methods = given.several("targets", targets), given.several("methods", methods)
+    targets = given.several("targets", targets)
+    usual, said = given.usual(targets) if methods is None else ("", ())
+    methods = given.several("methods", usual if methods is None else methods)
     groups = [given.layers_of(each) for each in given.several("layers", layers)]
     manner = given.manner_of(align, layout, ensemble, combine, output)
     ways = _ways([given.way_of(each) for each in methods], given.options_of(options), rectify)
     keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
     ready = subject(model, images, args=args, kwargs=keywords, labels=names, preprocess=preprocess)
-    return Comparison(tuple(answer(ready, targets, ways, groups, manner)), (len(targets), len(ways), len(groups)))
+    return Comparison(
+        tuple(answer(ready.noted(*said), targets, ways, groups, manner)), (len(targets), len(ways), len(groups))
+    )
 
 
 def _ways(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from seewhy.ensemble import COMBINATIONS, Change
 from seewhy.model.places import LayerName
 from seewhy.observation import Manner
+from seewhy.targets.walking import preferred
 from seewhy.types import LayerError, MethodError, ModelError, Path, TargetError
 
 
@@ -43,6 +44,14 @@ def method_of(method: Any) -> str | Callable[..., Tensor]:
             "or a function whose positional parameters name facts"
         )
     return cast(Callable[..., Tensor], method)
+
+
+def usual(questions: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
+    """The method where none is named; with a note where that is not Grad-CAM."""
+    found = preferred(questions)
+    if found is None:
+        return "grad_cam", ()
+    return found, (f"method: {found}, the default for such questions, for which it was measured to be better",)
 
 
 def way_of(method: Any) -> tuple[str | Callable[..., Tensor], Mapping[str, Any]]:

@@ -1,7 +1,7 @@
 """What is to be explained: a model and its images, in whatever form the user has them, made ready to run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from inspect import getattr_static
 from typing import Any, cast
@@ -56,6 +56,10 @@ class Subject:
     def inputs(self) -> Float[Tensor, "b c *s"]:
         """The images as the model takes them."""
         return self.batch.inputs
+
+    def noted(self, *notes: str) -> "Subject":
+        """The same with more to be said of it."""
+        return replace(self, notes=(*self.notes, *notes)) if notes else self
 
 
 def subject(

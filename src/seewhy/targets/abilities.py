@@ -112,3 +112,13 @@ class Fixed(Protocol):
     def fixed(self) -> bool:
         """Whether that is so."""
         ...
+
+
+@runtime_checkable
+class Prefers(Protocol):
+    """Of an open question: another method than Grad-CAM was measured to be better for it; without, none was."""
+
+    @property
+    def prefers(self) -> str:
+        """That method's name."""
+        ...

@@ -83,6 +83,11 @@ class Box:
         """Whether what it reads depends on what the images show: its layers are then found on these, not on noise."""
         return True
 
+    @property
+    def prefers(self) -> str:
+        """HiResCAM: a box is read at few places, and methods that weigh whole channels show what else these see."""
+        return "hires_cam"
+
     def of(self, _scores: Float[Tensor, "b k"], question: Question, /) -> Kept | Matched:
         """The box in each image, as a target.
 

@@ -28,10 +28,6 @@ _WORDS: Mapping[Read, str] = {
 }
 _MIXED = (1.0, -1.4, 1.7, -2.2, 2.6, 3.3, -4.1)
 """Weights of a sum of several readings: no two edges cancel, as x0 and x1 of a width would."""
-_NOTE = (
-    "a box is read at few places: methods that weigh whole channels, such as grad_cam, also show what else these "
-    "channels see; hires_cam keeps to the box"
-)
 _NEAR = 0.01
 """A detection of a copy whose edges are off by no more pixels is the very one of the clean pass."""
 
@@ -135,7 +131,7 @@ class Kept:
         told = ("class", "score", *_EDGES, *(() if candidates.objectness is None else ("objectness",)))
         return self._read(candidates, cast(tuple[Read, ...], told), rows)
 
-    note, extent, moved, told, marks = _NOTE, property(_extent), _moved, _told, _marks
+    extent, moved, told, marks = property(_extent), _moved, _told, _marks
 
     def _candidates(self, output: Any) -> Candidates:
         found = decoded(self.decode, output)
@@ -194,7 +190,7 @@ class Matched:
             total = total.index_add(0, torch.tensor([j], device=total.device), mixed[None])
         return total
 
-    note, extent, moved, told, marks = _NOTE, property(_extent), _moved, _told, _marks
+    extent, moved, told, marks = property(_extent), _moved, _told, _marks
 
     def _of(self, found: Mapping[str, Tensor], image: int) -> Float[Tensor, ""]:
         pick = self.picks.get(image)

@@ -1,13 +1,13 @@
 """Through sums and lists of questions: what their parts say together, and the same sum or list of other parts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.targets.abilities import CHOSEN, Doubted, Extended, Move, Moves, Noted, Sees, Whole
+from seewhy.targets.abilities import CHOSEN, Doubted, Extended, Move, Moves, Noted, Prefers, Sees, Whole
 from seewhy.targets.arithmetic import Each, Sum
 from seewhy.targets.question import Open, Question, scored
 from seewhy.types import Rows, Scores, Target
@@ -72,3 +72,10 @@ def notes(target: Target, question: Question, probabilities: Float[Tensor, "b k"
 def is_chosen(target: Target) -> bool:
     """Whether the clean pass chose all that is asked about, and nobody named any of it."""
     return all(isinstance(leaf, Noted) and leaf.note.startswith(CHOSEN) for leaf in leaves(target))
+
+
+def preferred(questions: Iterable[Any]) -> str | None:
+    """The method that the first of these questions prefers which prefers one at all."""
+    listed = [part for each in questions for part in (cast(list[Any], each) if isinstance(each, list) else [each])]
+    asked = (leaf for part in listed for leaf in (leaves(part) if isinstance(part, Sum | Each) else [part]))
+    return next((leaf.prefers for leaf in asked if isinstance(leaf, Prefers)), None)
