@@ -272,7 +272,9 @@ def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool)
     try:
         path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
     except ModelError as error:  # only questions about classes need them
-        unread = Question(None, (), subject.labels, images, output=shown, missing=str(error), size=size, stated=stated)
+        unread = Question(
+            None, (), subject.labels_of(()), images, output=shown, missing=str(error), size=size, stated=stated
+        )
         return replace(unread, sights=sights, given=subject.batch.further), []
     scores = read_scores(shown, path)
     if scores.ndim == 0 or len(scores) != images:
