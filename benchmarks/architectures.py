@@ -94,7 +94,7 @@ REMARKS = {
     "HieraForImageClassification": "tokens are unrolled by windows, and no tensor shows the later grids",
     "MAnet": "the decoder's first convolution is as wide as the encoder's end, on its grid",
     "PSPNet": "the decoder is wider than the encoder, on the same grid",
-    "PAN": "the decoder looks at coarser grids than the encoder",
+    "PAN": "the last two stages have one grid and are both joined there, so that the first of them is on every path",
     "ConvNeXtTiny": "blocks are added by an operation that is no layer, so that only their parts have names, which not "
     "all paths cross; layer= takes any of them",
     "DPTForSemanticSegmentation": "the neck strides to a grid coarser than the encoder's",
@@ -611,9 +611,10 @@ The rules were widened while this table was made (attention's inner projections,
 attention, spatial pyramids, video), so it is no held-out test. Matrices that a library initialises to zero, such as
 the head of torchvision's ViT, got random values first: behind a zero head no layer has a gradient.
 
-Detectors were asked about their best box, and the layers are those of that box: of levels that are joined as tokens,
-each level's. Ultralytics' networks (8.4.190) are from its own configuration files, with biases that put the best box on
-the middle level.
+The rows of detectors, Ultralytics and Keras were written down after a first look at what is chosen; the criterion is
+the same. Detectors were asked about their best box, and the layers are those of that box: of levels that are joined as
+tokens, each level's. Ultralytics' networks (8.4.190) are from its own configuration files, with biases that put the
+best box on the middle level.
 
 Left out: transformers' Dinat (needs a package of its own).
 
