@@ -83,7 +83,8 @@ class Row:
         if choice is None:
             return [case.library, case.model, by(case.size), "", "", "", "", "", expected, self.verdict, self.error]
         mended = f"first expected {MENDED[case.model]}" if case.model in MENDED else ""
-        remark = "; ".join(filter(None, [choice.reason, *choice.notes, REMARKS.get(case.model, ""), mended]))
+        reason = "" if any(note.startswith(choice.reason) for note in choice.notes) else choice.reason
+        remark = "; ".join(filter(None, [reason, *choice.notes, REMARKS.get(case.model, ""), mended]))
         told = [choice.name, by(choice.shape[1:]), spelled(choice.layout), by(choice.grid), f"{self.share:.2f}"]
         return [case.library, case.model, by(case.size), *told, expected, self.verdict, remark]
 

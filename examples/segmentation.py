@@ -32,9 +32,9 @@ loaded = seewhy.load()
 model = replace(
     loaded, module=Segmenter(loaded.module), preprocess=replace(loaded.preprocess, size=(448, 448)), name="segmenter"
 )
-brow = torch.zeros(448, 448, dtype=torch.bool)
-brow[40:140, 250:330] = True
-asked = [None, "tabby", seewhy.Region(mask=brow), seewhy.Region("tabby", point=(300, 100))]
+brow = torch.zeros(300, 451, dtype=torch.bool)  # as large as the photo; so are points in the photo's own pixels
+brow[30:95, 240:300] = True
+asked = [None, "tabby", seewhy.Region(mask=brow), seewhy.Region("tabby", point=(200, 180))]
 answers = seewhy.compare(model, "skimage:chelsea", asked, ["hires_cam"], ["network._blocks.10"])
 for each in answers:
     print(f"{each.target[0]}: score {float(each.scores):.1f}, peak {each[0].peak()}")

@@ -27,7 +27,9 @@ def recorded(net, size, *, channels=1, value=None):
 def place(edge, shape, leaf, grid, *to_cells):
     """As a layer of this grid is laid: where arithmetic knows nothing, as tiles."""
     reckoned = analytic(edge, leaf, grid)
-    return alignment.place(edge, shape, leaf, grid, reckoned, *to_cells) if reckoned else tile(grid, tuple(leaf.shape[2:]))
+    return (
+        alignment.place(edge, shape, leaf, grid, reckoned, *to_cells) if reckoned else tile(grid, tuple(leaf.shape[2:]))
+    )
 
 
 def seen_centers(leaf, output):

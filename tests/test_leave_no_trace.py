@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import seewhy
+from seewhy import ModelError
 
 
 class Restless(nn.Module):
@@ -111,7 +112,7 @@ def test_the_model_is_as_it_was_when_the_forward_raises():
     model = restless()
     model.head.register_forward_hook(lambda m, i, o: 1 / 0)
     before = fingerprint(model)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ModelError, match="ZeroDivisionError"):
         seewhy.explain(model, images(), target=1, layer="b")
     assert same(before, fingerprint(model))
 

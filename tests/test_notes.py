@@ -30,7 +30,7 @@ def images(count=2):
 
 
 def told(model, asked, method="hires_cam", **options):
-    return seewhy.explain(model, images(), asked, method, **options).notes
+    return seewhy.explain(model, images(), asked, method, rectify=False, **options).notes
 
 
 def of_probabilities(notes):

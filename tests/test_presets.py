@@ -65,14 +65,14 @@ def test_sharp_looks_at_two_layers_where_the_last_grid_is_coarse_and_at_one_wher
 def test_an_ensemble_is_the_mean_of_the_maps_of_the_changed_images_brought_back():
     torch.manual_seed(0)
     model, images = net(1), torch.randn(2, 3, 32, 32)
-    found = seewhy.explain(model, images, 1, "hires_cam", ensemble=seewhy.Flips())
-    plain = seewhy.explain(model, images, 1, "hires_cam").map
-    flipped = seewhy.explain(model, images.flip(-1), 1, "hires_cam").map.flip(-1)
+    found = seewhy.explain(model, images, 1, "hires_cam", rectify=False, ensemble=seewhy.Flips())
+    plain = seewhy.explain(model, images, 1, "hires_cam", rectify=False).map
+    flipped = seewhy.explain(model, images.flip(-1), 1, "hires_cam", rectify=False).map.flip(-1)
     torch.testing.assert_close(found.map, (plain + flipped) / 2)
     assert tuple(found.raw) == ("image",)
     assert found.layers == ("6",)
     assert "mean of the maps under Flips(axes=(-1,))" in found.notes
-    alone = seewhy.explain(model, images, 1, "hires_cam", ensemble=[seewhy.Flips()], combine="variance")
+    alone = seewhy.explain(model, images, 1, "hires_cam", rectify=False, ensemble=[seewhy.Flips()], combine="variance")
     torch.testing.assert_close(alone.map, ((plain - flipped) / 2).square())
 
 

@@ -194,7 +194,7 @@ _ROWS = (
         layered=_LAYERED,
         ensemble=(Flips((-1,)), Scales((1.0, 2.0))),
         passes="11 to 16 forwards, 4 back",
-        weakness="ten times the cost of sharp for a little more; flips cancel what is about left and right, coordinates, text",
+        weakness="ten times the cost of sharp for a little more; flips cancel left and right, coordinates, text",
     ),
     # changed images and activations
     Method(

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from seewhy.asking import question_of, scores_of
 from seewhy.backward import Backward
 from seewhy.ensemble import Change
 from seewhy.evidence import Evidence
@@ -22,15 +22,13 @@ from seewhy.model.found import Found, together
 from seewhy.model.head import Head
 from seewhy.model.locate import locate, traced
 from seewhy.model.observe import held
-from seewhy.model.outputs import read_scores, score_path
 from seewhy.model.places import Auto, LayerName, Place
 from seewhy.model.replay import Replay
 from seewhy.model.run import Run
-from seewhy.nested import follow, spell
 from seewhy.subject import Subject
-from seewhy.targets.question import Open, Question, Squashing, resolve
+from seewhy.targets.question import Open, Question, resolve
 from seewhy.targets.walking import extent, sees, whole
-from seewhy.types import MethodError, ModelError, Path, ShapeError, Target, TargetError
+from seewhy.types import MethodError, ModelError, Path, Target
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 
@@ -115,7 +113,7 @@ class Observation:
     @cached_property
     def scores(self) -> Float[Tensor, "b k"]:
         """The model's scores as a matrix, without their graph; without columns where none are known."""
-        return _matrix(self.question, self.subject)
+        return scores_of(self.question, self.subject)
 
     @cached_property
     def probabilities(self) -> Float[Tensor, "b k"]:
@@ -201,7 +199,7 @@ def observe(
             founds = _founds(run, subject, groups, plan, manner, asked, anew=True)
             found = together(founds)
             shown, followed = _shown(subject, found, plan, manner)
-    question, notes = _question(subject, shown.output, manner.output, found.known.squashed)
+    question, notes = question_of(subject, shown.output, manner.output, found.known.squashed)
     return Observation(subject, found, plan, manner, shown, followed, question, tuple(founds)), notes
 
 
@@ -220,8 +218,8 @@ def _founds(
     own = {n: each for n, each in enumerate(asked) if each is not None and sees(each) and looks}
 
     def read(output: Any) -> list[tuple[Tensor, tuple[float, ...]]]:
-        question, _ = _question(subject, output, manner.output, squashed=False)
-        settled = [resolve(each, question, _matrix(question, subject)) for each in own.values()]
+        question, _ = question_of(subject, output, manner.output, squashed=False)
+        settled = [resolve(each, question, scores_of(question, subject)) for each in own.values()]
         return [(whole(target, output, subject.batch.rows), extent(target)) for target in settled]
 
     found = traced(run, groups, read, manner.align, manner.layout) if own else []
@@ -256,58 +254,3 @@ def _captured(subject: Subject, found: Found, plan: Plan, manner: Manner) -> Cap
         leaf=plan.leaf,
         within=plan.within(),
     )
-
-
-def _matrix(question: Question, subject: Subject) -> Float[Tensor, "b k"]:
-    if question.path is None:
-        return subject.inputs.new_zeros(question.images, 0)
-    return follow(question.output, question.path).detach().float().reshape(question.images, -1)
-
-
-def _question(subject: Subject, shown: Any, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
-    """Where the scores are and what they are; checked to be numbers."""
-    images, size = len(subject.inputs), tuple(subject.inputs.shape[2:])
-    stated = _stated(subject.module)
-    sights = tuple(getattr(picture, "frame", None) for picture in subject.pictures)
-    try:
-        path, note = (output, f"scores read from output{spell(output)}") if output else score_path(shown, images)
-    except ModelError as error:  # only questions about classes need them
-        unread = Question(
-            None, (), subject.labels_of(()), images, output=shown, missing=str(error), size=size, stated=stated
-        )
-        return replace(unread, sights=sights, given=subject.batch.further), []
-    scores = read_scores(shown, path)
-    if scores.ndim == 0 or len(scores) != images:
-        raise ShapeError(
-            f"the model returned scores of shape {tuple(scores.shape)} for {images} images; the first "
-            "axis must be the images: give a model, or an output=, with one row of scores for each"
-        )
-    made = _squashing(scores, squashed)
-    names = subject.labels_of(scores.shape)
-    question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
-    _check_labels(question)
-    return replace(question, sights=sights, given=subject.batch.further), [note] if note else []
-
-
-def _stated(model: nn.Module) -> int | None:
-    """How many classes a model of transformers is configured for, whether they have names or not."""
-    number = getattr(getattr(model, "config", None), "num_labels", None)
-    return number if isinstance(number, int) else None
-
-
-def _squashing(scores: Tensor, squashed: bool) -> Squashing | None:
-    """What made the scores probabilities: a softmax if classes sum to 1, else a sigmoid if the graph tells of one."""
-    tolerance = max(1e-3, 8 * torch.finfo(scores.dtype).eps * squashed)  # a known softmax sums as precisely as it can
-    several = scores.ndim > 1 and scores.shape[1] > 1 and bool((scores >= 0).all())
-    if several and bool((scores.float().sum(1) - 1).abs().max() < tolerance):
-        return "softmax"
-    return "sigmoid" if squashed else None
-
-
-def _check_labels(question: Question) -> None:
-    fits = question.labels is None or len(question.labels) == question.classes or question.of_two
-    if question.labels is not None and not fits and len(question.shape) < 3:
-        plural = "es" * (question.classes != 1)
-        raise TargetError(
-            f"got {len(question.labels)} labels for a model of {question.classes} class{plural}; give one for each"
-        )

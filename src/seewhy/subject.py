@@ -53,6 +53,11 @@ class Subject:
         return self.brought if len(scores) not in (2, 4) or scores[1] == len(self.brought) else None
 
     @property
+    def sights(self) -> tuple[Frame | None, ...]:
+        """What is seen of the photo behind each image; None where there is no photo."""
+        return tuple(picture.frame if isinstance(picture, Picture) else None for picture in self.pictures)
+
+    @property
     def inputs(self) -> Float[Tensor, "b c *s"]:
         """The images as the model takes them."""
         return self.batch.inputs

@@ -110,9 +110,13 @@ def _over_the_whole(asked: Target | Open, parts: Parts, manner: Manner, known: K
     """A question about places, settled on the stitched scores of all tiles, which are the whole image's prediction."""
     grid, size = dense_scores(known).shape[2:], parts.cut.size
     stitched = _stitched_scores(parts, manner)
-    frames = tuple(picture.frame if picture else None for picture in parts.whole.pictures)
     whole = replace(
-        known, path=(), shape=tuple(stitched.shape), output=stitched, size=tuple(stitched.shape[2:]), sights=frames
+        known,
+        path=(),
+        shape=tuple(stitched.shape),
+        output=stitched,
+        size=tuple(stitched.shape[2:]),
+        sights=parts.whole.sights,
     )
     settled = _placed(resolve(asked, whole, stitched.flatten(1)), known)
     return Posed(

@@ -75,7 +75,7 @@ def best(
         None. Measured in docs/quality.md beside `sharp`.
 
     Weakness:
-        Ten to sixteen times the cost of `sharp` for a little more; an image twice as large is news to the network. Not for
-        questions about left and right, coordinates or text: what is evidence in the mirror image is another thing.
+        Ten to sixteen times the cost of `sharp` for a little more; an image twice as large is news to the network. Not
+        for questions about left and right, coordinates or text: what is evidence in the mirror image is another thing.
     """
     return sharp(activations_by_layer, gradients_by_layer, upsample_by_layer)
