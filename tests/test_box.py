@@ -4,6 +4,7 @@ import re
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -287,6 +288,12 @@ def test_arguments_of_another_kind(given, text):
         object.__setattr__(asked, name, value)  # the checks of types that tests run with would be first
     with pytest.raises(TargetError, match=re.escape(text)):
         asked.__post_init__()
+
+
+def test_numbers_of_other_libraries_are_numbers(images):
+    for number in (np.int64(1), torch.tensor(1)):
+        assert seewhy.Box(index=number).index == 1
+        assert seewhy.Box(label=number) == seewhy.Box(label=1)
 
 
 def test_a_box_asked_of_another_model(images):

@@ -8,6 +8,8 @@ from torch import nn
 
 import seewhy
 from seewhy import ModelError
+from seewhy.model.batch import Batch
+from seewhy.model.forward import forward
 
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
 
@@ -84,6 +86,21 @@ def test_changed_images_that_the_model_does_not_take_are_told_too():
 
     with pytest.raises(ModelError, match=r"\(\d+, 3, 12, 12\).* input_ids of shape .*\(LookupError: two at most\)"):
         seewhy.explain(OfTwo(), asked(), 1, "occlusion", options={"patch": 4, "stride": 4})
+
+
+def test_a_model_and_images_on_two_devices_are_told():  # meta stands for a GPU, which is not at hand
+    one = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    text = "the images are on meta and the model is on cpu; give both on one device: images.to('cpu'), further inputs"
+    with pytest.raises(ModelError, match=f"^{re.escape(text)} too$"):
+        forward(one, Batch(IMAGES.to("meta")))
+    with pytest.raises(
+        seewhy.ShapeError, match=r"^got images on the device 'meta', which hold no values; give them on"
+    ):
+        seewhy.explain(one, IMAGES.to("meta"), 1)
+    with pytest.raises(
+        ModelError, match=r"^the model is on the device 'meta', where it has shapes but no values; load"
+    ):
+        seewhy.explain(one.to("meta"), IMAGES, 1)
 
 
 @pytest.mark.parametrize("error", [IndexError("mine"), RuntimeError("mine"), KeyError("mine")])

@@ -268,6 +268,8 @@ def _check(inputs: Tensor) -> None:
         raise ShapeError(f"got images of type {inputs.dtype}; give floating numbers, as the model takes them")
     if 0 in inputs.shape:
         raise ShapeError(f"got an empty batch of shape {tuple(inputs.shape)}; give at least one image")
+    if inputs.is_meta:
+        raise ShapeError("got images on the device 'meta', which hold no values; give them on the model's device")
     # a sum is finite only if all its terms are; where it is not, it may still have overflowed
     if not bool(inputs.detach().sum().isfinite()) and not bool(inputs.isfinite().all()):
         raise ShapeError("the images hold NaN or infinite values; clean them before they are explained")

@@ -1,6 +1,7 @@
 """Running a model on what it was given: whatever it refuses that with is one error, which names all of it."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def forward(model: nn.Module, batch: Batch, told: Batch | None = None) -> Any:
         told: what an error shall speak of, where `batch` is noise in place of it.
 
     Raises:
-        ModelError: anything that the model raises, with the shapes of all its inputs.
+        ModelError: anything that the model raises, with the shapes of all its inputs; or that it is on another device.
     """
     args, kwargs = batch.given
     try:
@@ -32,11 +33,19 @@ def forward(model: nn.Module, batch: Batch, told: Batch | None = None) -> Any:
     except Exception as error:
         if is_ours(error):
             raise
-        raise _refused(told or batch, error) from error
+        raise _refused(model, told or batch, error) from error
 
 
-def _refused(batch: Batch, error: Exception) -> ModelError:
+def _refused(model: nn.Module, batch: Batch, error: Exception) -> ModelError:
     images = batch.images
+    there = sorted({str(tensor.device) for tensor in chain(model.parameters(), model.buffers())})
+    if there == ["meta"]:
+        return ModelError("the model is on the device 'meta', where it has shapes but no values; load its weights")
+    if there and str(images.device) not in there:
+        return ModelError(
+            f"the images are on {images.device} and the model is on {' and '.join(there)}; give both on one device: "
+            f"images.to({there[0]!r}), further inputs too"
+        )
     first = 1 + (batch.name is None)  # as Python counts them for who calls the model
     further = [(f"argument {number}", value) for number, value in enumerate(batch.args, first)] + [
         *batch.kwargs.items()

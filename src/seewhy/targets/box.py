@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from numbers import Real
-from typing import Any, cast, get_args
+from operator import index
+from typing import Any, SupportsIndex, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from seewhy.labels import find_label
 from seewhy.marks import photo_size, to_input
+from seewhy.targets.arguments import plain
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.detections import Decode, Listed, Pick, decoded, decoder, is_list, listed, named, standing
 from seewhy.targets.found import Kept, Matched, Read
@@ -54,14 +56,16 @@ class Box:
         1 for the same class, else 0. A detection with the very same box is taken, even if a better one overlaps it.
     """
 
-    index: int | None = None
+    index: SupportsIndex | None = None
     point: tuple[float, float] | None = None
-    label: int | str | None = None
+    label: SupportsIndex | str | None = None
     read: Read = "class"
     decode: Decode | None = None
     threshold: float = 0.25
 
     def __post_init__(self) -> None:
+        for name in ("index", "point", "label", "threshold"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         ways = {"index": self.index, "point": self.point, "label": self.label}
         given = [f"{name}={value!r}" for name, value in ways.items() if value is not None]
         if len(given) > 1:
@@ -114,7 +118,7 @@ class Box:
     def _picked(self, found: Listed, image: int, question: Question) -> Pick:
         """The box that is asked for among those of one image."""
         fits = self._fitting(found, question, image)
-        wanted = self.index or 0
+        wanted = index(self.index or 0)
         if wanted >= len(fits):
             raise TargetError(f"image {image}: {self._missing(found, question, image)}")
         return found.pick(fits[wanted])
@@ -154,9 +158,9 @@ class Box:
     __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
 
 
-def _class(label: int | str, question: Question) -> int:
-    if isinstance(label, int):
-        return label
+def _class(label: SupportsIndex | str, question: Question) -> int:
+    if not isinstance(label, str):
+        return index(label)
     if question.labels is None:
         raise TargetError(f"got the label {label!r}, but this model comes without labels; pass labels=, or an index")
     return find_label(question.labels, label)
