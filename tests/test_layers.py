@@ -428,6 +428,25 @@ def test_tokens_put_into_another_order_are_not_read_as_rows():
     assert resolve(trace, "norm", "b n c").grid == (4, 4)
 
 
+def test_a_stated_row_of_tokens_whose_grid_no_tensor_shows_is_told():
+    class Rows(nn.Module):
+        """Patches of 4x16 pixels by reshaping, so that none but this code knows that they are 16 rows of 4."""
+
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Linear(3 * 4 * 16, 8), nn.Linear(8, 3)
+
+        def forward(self, x):
+            rows = x.reshape(len(x), 3, 16, 4, 4, 16).permute(0, 2, 4, 1, 3, 5).reshape(len(x), 64, -1)
+            return self.head(self.embed(rows).relu().mean(1))
+
+    trace = traced(Rows(), 1, 3, 64, 64)
+    (note,) = resolve(trace, "embed", "b n c").notes
+    assert note.startswith("layer 'embed': 64 tokens are read as 8x8, by the image's proportions, as no tensor shows")
+    right = resolve(trace, "embed", "b 16x4 c")
+    assert (right.grid, right.notes) == ((16, 4), ())
+
+
 def test_learned_queries_have_no_grid_though_their_number_would_make_one():
     def forward(m, x):
         memory = m.patch(x).flatten(2).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from torch import nn
 
@@ -11,9 +12,10 @@ from seewhy.model.choice import shares, spatial
 from seewhy.model.clues import clues_of, layouts_of
 from seewhy.model.naming import WAY_OUT, name_of, recorded
 from seewhy.model.owners import Traced
-from seewhy.model.tokens import Grid, Layout, infer, stated
+from seewhy.model.tokens import Grid, Layout, infer, is_guessed, stated
 from seewhy.model.trace import Trace
 from seewhy.types import LayerError
+from seewhy.wording import by
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,13 @@ def resolve(trace: Trace, layer: str | nn.Module, layout: str | None = None) -> 
         told = stated(layout, traced.shape, trace.size, clues) if layout else infer(traced.shape, trace.size, clues)
     except LayerError as error:
         raise LayerError(f"layer {name!r}: {error}") from error
-    return Choice(traced.name, traced.spot, traced.shape, told, f"layer {name!r} was named")
+    notes: tuple[str, ...] = ()
+    if layout and is_guessed(layout, told, trace.size, clues):
+        notes = (
+            f"layer {name!r}: {prod(told.grid)} tokens are read as {by(told.grid)}, by the image's proportions, as no "
+            'tensor shows their grid; layout="b 16x4 c" would say 16 rows of 4',
+        )
+    return Choice(traced.name, traced.spot, traced.shape, told, f"layer {name!r} was named", notes)
 
 
 def _shapes(found: Sequence[Traced]) -> str:

@@ -188,6 +188,12 @@ def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues
     return Layout("bc*", tuple(shape[2:])) if channel == 1 else Layout("b*c", tuple(shape[1:-1]))
 
 
+def is_guessed(pattern: str, layout: Layout, size: Sequence[int], clues: Clues) -> bool:
+    """Whether a stated layout has its grid by nothing but the image's proportions: neither tensor nor pattern has it."""
+    shown = clues.grids and _grid_of(prod(layout.grid), size, clues.grids)
+    return layout.kind in ("bnc", "bcn") and len(size) > 1 and "x" not in pattern.lower() and not shown
+
+
 def _told(count: str, channel: int, shape: Sequence[int], size: Sequence[int], clues: Clues) -> Layout:
     """Tokens as stated: `n`, `1+n+100` with other tokens ahead and behind, `16x4` or `1+16x4` with their grid."""
     axis = 3 - channel
