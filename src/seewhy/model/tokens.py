@@ -189,7 +189,7 @@ def stated(pattern: str, shape: Sequence[int], size: Sequence[int], clues: Clues
 
 
 def is_guessed(pattern: str, layout: Layout, size: Sequence[int], clues: Clues) -> bool:
-    """Whether a stated layout has its grid by nothing but the image's proportions: neither tensor nor pattern has it."""
+    """Whether a stated layout has its grid by nothing but the image's proportions: neither tensor nor pattern does."""
     shown = clues.grids and _grid_of(prod(layout.grid), size, clues.grids)
     return layout.kind in ("bnc", "bcn") and len(size) > 1 and "x" not in pattern.lower() and not shown
 
