@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.model.observe import untouched
+from seewhy.model.norms import recording
 
 
 class Tokens(nn.Module):
@@ -48,12 +48,12 @@ def test_the_gradient_of_one_image_is_that_among_others(back: bool) -> None:
 def test_the_gradient_of_one_image_is_that_of_differences() -> None:
     torch.manual_seed(0)
     model, image = Tokens(back=True), torch.rand(1, 3, 16, 24, dtype=torch.float64)
-    with untouched(model):
+    with recording():
         clean = image.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(model(clean)[0, 1], clean)
     step = 1e-6 * torch.randn_like(image)
     with torch.no_grad():
         difference = (model(image + step) - model(image - step))[0, 1] / 2
     torch.testing.assert_close((gradient * step).sum(), difference, rtol=1e-5, atol=1e-13)
-    assert not model.norm._forward_hooks
-    assert not model.norm._forward_pre_hooks
+    assert not torch.nn.modules.module._global_forward_hooks
+    assert not torch.nn.modules.module._global_forward_pre_hooks

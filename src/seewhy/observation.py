@@ -32,6 +32,8 @@ from seewhy.types import MethodError, ModelError, Path, Target
 
 _GRADIENT_BYTES = 32 * 2**20  # of the gradients that exist at one time; more questions than that are asked in chunks
 
+_TRAINED = "the model is in train mode and explained in eval mode: batch norm by its running statistics, no dropout"
+
 Group = tuple[LayerName | Auto, ...]
 """Layers that shall become one map; none for a method that looks at no layer."""
 
@@ -190,7 +192,8 @@ def observe(
     """
     run = Run(subject.module, subject.batch, manner.output)
     plan = Plan.of(needed)
-    with held(subject.module):
+    with held(subject.module) as census:
+        told = [_TRAINED] if census.by_mode else []
         founds = _founds(run, subject, groups, plan, manner, asked)
         found = together(founds)
         shown, followed = _shown(subject, found, plan, manner)
@@ -200,7 +203,7 @@ def observe(
             found = together(founds)
             shown, followed = _shown(subject, found, plan, manner)
     question, notes = question_of(subject, shown.output, manner.output, found.known.squashed)
-    return Observation(subject, found, plan, manner, shown, followed, question, tuple(founds)), notes
+    return Observation(subject, found, plan, manner, shown, followed, question, tuple(founds)), [*told, *notes]
 
 
 def _founds(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from inspect import getattr_static
 from typing import Any, cast
 
 import numpy as np
@@ -109,7 +108,7 @@ def subject(
         labels=tuple(labels) if labels is not None else loaded.labels,
         name=loaded.name,
         pictures=pictures,
-        notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes, *_trained(module)),
+        notes=(*loaded.notes, *(loaded.label_notes if labels is None else ()), *notes),
         brought=class_names(loaded.module),
     )
 
@@ -159,10 +158,11 @@ def _check_batch(images: Any, module: nn.Module) -> None:
     Raises:
         ShapeError: it is a single image or signal.
     """
+    if not isinstance(images, Tensor) or images.ndim > 3 or not images.is_floating_point():
+        return
     convolutions = [each for each in module.modules() if isinstance(each, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     ranks = {len(each.kernel_size) for each in convolutions}
-    floating = isinstance(images, Tensor) and images.is_floating_point()
-    if floating and ranks <= {1, 2} and ranks == {images.ndim - 1}:
+    if ranks <= {1, 2} and ranks == {images.ndim - 1}:
         what, batch = ("image", "(b c h w)") if images.ndim == 3 else ("signal", "(b c l)")
         last = images.ndim == 3 and images.shape[-1] in (1, 3, 4) and images.shape[0] not in (1, 3, 4)
         raise ShapeError(
@@ -178,18 +178,6 @@ def _ordered(channels: int, axes: int) -> tuple[str, ...]:
     names = list({4: "bhw", 5: "bthw" if channels == 2 else "bdhw"}.get(axes, "bl"))
     names.insert(channels, "c")
     return (f"images: read as ({' '.join(names)}), as the model takes them; maps are without the channels",)
-
-
-def _trained(module: nn.Module) -> tuple[str, ...]:
-    """What is told of a model in train mode, if any part of it looks at that."""
-    if not any(each.training and _asks_for_mode(type(each)) for each in module.modules()):
-        return ()
-    return ("the model is in train mode and explained in eval mode: batch norm by its running statistics, no dropout",)
-
-
-def _asks_for_mode(kind: type[nn.Module]) -> bool:
-    code = getattr(getattr_static(kind, "forward"), "__code__", None)  # a scripted class makes none of its own
-    return code is not None and "training" in code.co_names
 
 
 def _eager(module: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """One forward pass that keeps the tensors of any layers, and the gradients of any scores with respect to them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from seewhy.model.batch import Batch
 from seewhy.model.forward import forward
+from seewhy.model.norms import recording
 from seewhy.model.observe import passed_back, sets_grad_mode, untouched, watched
 from seewhy.model.spot import Spot, rerouted
 from seewhy.types import RUNS_ONLY, LayerError
@@ -126,14 +127,16 @@ def capture(
         if differentiable or tensor.requires_grad or not graph:
             kept[name] = tensor
         else:
-            torch.set_grad_enabled(True)
+            stack.enter_context(recording())
             # the tensor itself, since the model may hold it elsewhere too; not where it is the caller's or a buffer
             kept[name] = (tensor.detach() if id(tensor) in others else tensor).requires_grad_()
         return kept[name].clone()
 
     args, kwargs = batch.given
     others = {id(value) for value in (*args, *kwargs.values())}
-    with untouched(model) as census, torch.set_grad_enabled(differentiable):
+    with untouched(model) as census, torch.set_grad_enabled(differentiable), ExitStack() as stack:
+        if differentiable:
+            stack.enter_context(recording())
         others |= {id(buffer) for _, owned in census.buffers for buffer in owned.values()}
         batch = batch.outside_inference()
         gates, around = _Open() if gated else nullcontext(), within or nullcontext()

@@ -1,6 +1,7 @@
 """Gradients through batch norms, which torch computes wrongly for one image on a CPU."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,34 +9,39 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 
 @contextmanager
-def sound(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Through these modules' batch norms go only tensors whose order in memory is not ambiguous.
+def recording() -> Iterator[None]:
+    """A graph is recorded inside, in this thread; through batch norms go only tensors of one order in memory.
 
     A batch of one may have any stride along its axis. Tokens that were taken from a map of features send a gradient
     back that has an odd one, passes for channels last, and has torch (2.13, on CPUs) read the other tensors in that
     order too: it answers with gradients of other places. LeViT, EfficientFormer, XCiT and RT-DETR do this.
     """
-    norms = [module for module in modules if isinstance(module, _BatchNorm)]
-    handles = [norm.register_forward_pre_hook(_plain_input) for norm in norms]
-    handles += [norm.register_forward_hook(_plain_gradient) for norm in norms]
+    owner = threading.get_ident()
+
+    def plain_input(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        if not isinstance(module, _BatchNorm) or threading.get_ident() != owner:
+            return None
+        given = inputs[0] if inputs else None
+        return (_plain(given), *inputs[1:]) if isinstance(given, Tensor) and given.requires_grad else None
+
+    def plain_gradient(module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(module, _BatchNorm) or threading.get_ident() != owner:
+            return
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(_plain)
+
+    # two hooks for all modules: two for each of fifty norms would take 4 % of a small network's pass
+    handles = [register_module_forward_pre_hook(plain_input), register_module_forward_hook(plain_gradient)]
     try:
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _plain_input(_module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    given = inputs[0] if inputs else None
-    return (_plain(given), *inputs[1:]) if isinstance(given, Tensor) and given.requires_grad else None
-
-
-def _plain_gradient(_module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
-    if isinstance(output, Tensor) and output.requires_grad:
-        output.register_hook(_plain)
 
 
 def _plain(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from inspect import getattr_static
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seewhy.model.norms import sound
+from seewhy.model.norms import recording
 from seewhy.types import ModelError
 from seewhy.wording import some
 
@@ -70,6 +71,11 @@ class Census:
     def recurrent(self) -> bool:
         """Whether there is a recurrent layer."""
         return any(issubclass(kind, nn.RNNBase) for kind in self.kinds)
+
+    @property
+    def by_mode(self) -> bool:
+        """Whether a part in train mode looks at that, and so computes another thing in eval mode."""
+        return any(_asks_for_mode(kind) for kind in {type(module) for module in self.training})
 
     def stamp(self) -> int:
         """Changes whenever a module is exchanged, or a parameter is exchanged or written to.
@@ -131,7 +137,6 @@ def untouched(model: nn.Module) -> Iterator[Census]:
         if census.recurrent:
             # cuDNN has no backward of recurrent layers in eval mode, and training mode would change what they compute
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(sound(census.modules))
         yield census
 
 
@@ -143,7 +148,7 @@ def passed_back(model: nn.Module) -> Iterator[None]:
         ModelError: what it recomputes has no graph to go back through; and as `held`.
     """
     try:
-        with untouched(model):
+        with untouched(model), recording():
             yield
     except RuntimeError as error:
         if "use_reentrant=True" not in str(error):
@@ -192,6 +197,11 @@ def watched(
 def is_ours(error: Exception) -> bool:
     """Whether an error that came out of a running model is one of what watches it, not of the model."""
     return _OURS in vars(error)
+
+
+def _asks_for_mode(kind: type[nn.Module]) -> bool:
+    code = getattr(getattr_static(kind, "forward"), "__code__", None)  # a scripted class makes none of its own
+    return code is not None and "training" in code.co_names
 
 
 def _check_observable(model: nn.Module, census: Census) -> None:

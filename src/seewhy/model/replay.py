@@ -14,6 +14,7 @@ from seewhy.model.batch import Batch
 from seewhy.model.capture import Capture, capture
 from seewhy.model.following import settled
 from seewhy.model.forward import forward
+from seewhy.model.norms import recording
 from seewhy.model.observe import untouched
 from seewhy.model.spot import Spot, rerouted
 from seewhy.model.tokens import Layout
@@ -66,7 +67,7 @@ class Replay:
         self, question: Target, inputs: Float[Tensor, "m c *s"], rows: Int[Tensor, " m"]
     ) -> Float[Tensor, " m"]:
         """The question's scores of `inputs`, all in one pass, with a graph to them."""
-        with untouched(self.model), torch.enable_grad():
+        with untouched(self.model), recording():
             return self._scores((question,), inputs, rows)[0]
 
     def captures(

@@ -29,6 +29,7 @@ from seewhy.model.kinds import (
     SQUASHING,
     VIEWS,
 )
+from seewhy.model.norms import recording
 from seewhy.model.observe import outside_inference, passed_back, untouched, watched
 from seewhy.model.owners import Seen, Traced, by_name, named, owners_of, rectified_by_function
 from seewhy.nested import tensors
@@ -88,7 +89,7 @@ class Trace:
             seen.extend((name, call, path, tuple(tensor.shape), edge_of(tensor)) for path, tensor in tensors(output))
 
         functions = Functions()
-        with untouched(model), torch.enable_grad(), watched(modules, see) as calls, functions:
+        with untouched(model), recording(), watched(modules, see) as calls, functions:
             scores = select(forward(model, batch.of(given), told))
         root = edge_of(scores)
         source = torch.autograd.graph.get_gradient_edge(leaf).node
