@@ -45,7 +45,9 @@ def arrays(net, layer=3, target=1):
 def test_arrays_give_the_map_of_the_model_that_made_them(net, method):
     cells, gradients, scores = arrays(net)
     expected = seewhy.explain(net, X, 1, method, layer="3", align="tile")
-    e = seewhy.from_arrays(method, cells, gradients, images=X, scores=scores, target=["dog", "cat"], model="mine")
+    e = seewhy.from_arrays(
+        method, cells, gradients, images=X, scores=scores, target=["dog", "cat"], model="mine", layout="b c h w"
+    )
     assert torch.equal(e.map, expected.map)
     torch.testing.assert_close(e.scores, expected.scores)
     assert torch.equal(e.raw.get("activations", e.map), expected.raw.get("3", expected.map))
@@ -66,9 +68,9 @@ def test_there_are_methods_of_arrays():
 
 def test_layers_may_be_called_anything(net):
     cells, gradients, _ = arrays(net)
-    plain = seewhy.from_arrays("hires_cam", cells, gradients, images=X)
+    plain = seewhy.from_arrays("hires_cam", cells, gradients, images=X, layout="b c h w")
     for name in ("block4.conv", "forward", "training", "_gradients", "top/conv"):
-        e = seewhy.from_arrays("hires_cam", {name: cells}, {name: gradients}, images=X)
+        e = seewhy.from_arrays("hires_cam", {name: cells}, {name: gradients}, images=X, layout="b c h w")
         assert torch.equal(e.map, plain.map)
 
 
@@ -77,7 +79,7 @@ def test_layers_of_a_dictionary_are_fused_as_those_of_a_model(net):
     cells, gradients = ({name: arrays(net, int(name))[n] for name in ("1", "3")} for n in (0, 1))
     for method in ("hires_cam", "sharp", "winsor_cam"):
         expected = seewhy.explain(net, X, 1, method, layer=["1", "3"], align="tile")
-        assert torch.equal(seewhy.from_arrays(method, cells, gradients, images=X).map, expected.map)
+        assert torch.equal(seewhy.from_arrays(method, cells, gradients, images=X, layout="b c h w").map, expected.map)
 
 
 def test_axes_are_those_that_the_layout_names_and_options_are_the_methods(net):
@@ -108,10 +110,14 @@ def test_maps_of_arrays_lie_on_photos(net, tmp_path):
     cells, gradients, scores = arrays(net)
     how = seewhy.Preprocess((24, 32), "squash")
     photos = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
-    e = seewhy.from_arrays("hires_cam", cells, gradients, images=photos, scores=scores, target="dog", preprocess=how)
+    e = seewhy.from_arrays(
+        "hires_cam", cells, gradients, images=photos, scores=scores, target="dog", preprocess=how, layout="b c h w"
+    )
     assert e[1].overlay().size == (80, 48)
     assert {path.suffix for path in e.save(tmp_path)} == {".png", ".npz", ".json"}
-    alone = seewhy.from_arrays("hires_cam", cells[:1], gradients[:1], images=photos[0], preprocess=how)
+    alone = seewhy.from_arrays(
+        "hires_cam", cells[:1], gradients[:1], images=photos[0], preprocess=how, layout="b c h w"
+    )
     assert torch.equal(alone.map[0], e.map[0])
 
 
@@ -140,8 +146,9 @@ def test_maps_of_arrays_lie_on_photos(net, tmp_path):
 def test_arrays_that_do_not_do_get_one_sentence(net, given, error, text):
     method, *changes = given
     cells, gradients, _ = arrays(net)
+    usual = {"activations": cells, "gradients": gradients, "layout": "b c h w"}
     with pytest.raises(error) as raised:
-        seewhy.from_arrays(method, **{"activations": cells, "gradients": gradients, **(changes[0] if changes else {})})
+        seewhy.from_arrays(method, **usual | (changes[0] if changes else {}))
     assert text in str(raised.value)
     assert "\n" not in str(raised.value)
 

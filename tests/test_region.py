@@ -1,6 +1,7 @@
 """Regions of segmentations: Seg-Grad-CAM's question by hand; which pixels, which class, on copies, at other sizes."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -418,6 +419,23 @@ def test_a_region_of_a_classifier_is_refused():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
     with pytest.raises(TargetError, match=r"a region was asked for, but the scores have the shape \(2, 4\)"):
         seewhy.explain(model, images(), Region(1))
+
+
+@pytest.mark.parametrize("target", [None, 1, Region(1), Region(30, mask=FULL)])
+def test_scores_with_classes_last_are_told_by_the_proportions_of_the_images(target):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net(classes=9)
+
+        def forward(self, x):
+            return self.net(x).movedim(1, -1)
+
+    text = (
+        r"\(2, 24, 20, 9\), with their classes last; pass a module that puts them first: output\.permute\(0, 3, 1, 2\)"
+    )
+    with pytest.raises(TargetError, match=text):
+        seewhy.explain(Last(), images(), target)
 
 
 def test_labels_that_do_not_fit():

@@ -25,7 +25,6 @@ _KNOWN = {
     *("inputs", "upsample", "upsample_by_layer"),
 }
 """The facts that activations and gradients tell, with the images."""
-_AXES = {3: "b c l", 4: "b c h w", 5: "b c d h w"}
 
 
 def from_arrays(
@@ -36,7 +35,7 @@ def from_arrays(
     images: Any = None,
     scores: Any = None,
     target: str | Sequence[str] = "the score",
-    layout: str | None = None,
+    layout: str,
     options: Mapping[str, Any] | None = None,
     rectify: bool | None = None,
     preprocess: Preprocess | None = None,
@@ -55,8 +54,8 @@ def from_arrays(
             `preprocess`. None: maps are of the layer's own size, and there are no pictures.
         scores: of each image; zero if they are not given.
         target: what the score is, in words: one for all, or one for each image.
-        layout: the axes of activations and gradients, such as `b h w c` or, with a class token, `b 1+n c`. None:
-            channels behind the images.
+        layout: the axes of activations and gradients: `b h w c` as most of Keras and JAX have them, `b c h w`, or,
+            with a class token, `b 1+n c`.
         options: the method's options.
         rectify: as in `explain`.
         preprocess: how photos became what the model was given; it tells where on the photo the maps lie.
@@ -76,9 +75,8 @@ def from_arrays(
     numbers = len(first)
     known = first.new_zeros(numbers) if scores is None else _tensor(scores, "scores").reshape(-1)
     _check_shapes(layers, changes, known, target)
-    axes = layout or _AXES.get(first.ndim, "")
     stand_in = Expansion(layers, changes or {name: torch.ones_like(each) for name, each in layers.items()})
-    shown = _blank(first, axes) if images is None else _images(images, preprocess)
+    shown = _blank(first, layout) if images is None else _images(images, preprocess)
     if _count(shown) != numbers:
         raise ShapeError(f"got {_count(shown)} images for activations of {numbers}; give one for each row")
     e = explain(
@@ -86,7 +84,7 @@ def from_arrays(
         options=options,
         rectify=rectify,
         align="tile",
-        layout=axes,
+        layout=layout,
         preprocess=preprocess,
     )
     return replace(

@@ -44,6 +44,7 @@ class Comparison:
         photo: bool = True,
         signed: bool | None = None,
         asked: bool = True,
+        frames: bool | None = None,
     ) -> Image.Image:
         """One image's maps side by side, after the photo itself, with captions and the color bars that they need.
 
@@ -56,9 +57,10 @@ class Comparison:
             photo: show the photo, too.
             signed: show negative values too, in two colors. None: where the caller asked for the signed form.
             asked: draw thinly where what was asked about lies.
+            frames: as in `Item.overlay`.
         """
         items = [each[image] for each in self]
-        panels = [item.panel(signed=signed, asked=asked) for item in items]
+        panels = [item.panel(signed=signed, asked=asked, frames=frames) for item in items]
         targets, methods, _ = self.shape
         width = len(items) // (targets if targets > 1 else methods)
         matrix = columns is None and 1 < width < len(items)
@@ -71,19 +73,30 @@ class Comparison:
         shown = [panel for row in rows for panel in (*before, *panels[row])]
         return figure(shown, columns=len(before) + width if matrix else columns, bars=bars(items, signed))
 
-    def save(self, folder: str | os.PathLike[str], image: int = 0, *, signed: bool | None = None) -> list[Path]:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        image: int = 0,
+        *,
+        signed: bool | None = None,
+        asked: bool = True,
+        frames: bool | None = None,
+    ) -> list[Path]:
         """Write one image's figure (PNG) and the manifest of all explanations (JSON); each file whole or not at all.
 
         Args:
             folder: made where it is missing.
             image: which of the images.
             signed: as in `figure`.
+            asked: as in `figure`.
+            frames: as in `figure`.
 
         Raises:
             OutputError: the folder cannot be made or written to.
         """
         stem = f"{file_name(self.explanations[0][image].name)}_compare"
-        picture: Fill = partial(self.figure(image, signed=signed).save, format="PNG")
+        drawn = self.figure(image, signed=signed, asked=asked, frames=frames)
+        picture: Fill = partial(drawn.save, format="PNG")
         manifest = json_file([each.to_dict() for each in self])
         return write(Path(folder), [(f"{stem}.png", picture), (f"{stem}.json", manifest)])
 

@@ -159,6 +159,7 @@ class Explanation:
         boxes: bool = False,
         signed: bool | None = None,
         asked: bool = True,
+        frames: bool | None = None,
     ) -> list[Path]:
         """Write, for each image, its overlay (PNG) and raw values (npz), and one manifest (JSON) of them all.
 
@@ -170,6 +171,7 @@ class Explanation:
             boxes: draw the boxes that the manifest lists, those of `Item.boxes()`, on the overlay.
             signed: show negative values too on the overlay. None: where the caller asked for the signed form.
             asked: draw thinly where what was asked about lies.
+            frames: as in `Item.overlay`.
 
         Returns:
             The files: overlay and values of each image, and the manifest last.
@@ -177,9 +179,9 @@ class Explanation:
         Raises:
             OutputError: the folder cannot be made or written to.
         """
-        return write(Path(folder), self._files(boxes, signed, asked))
+        return write(Path(folder), self._files(boxes, signed, asked, frames))
 
-    def _files(self, boxes: bool, signed: bool | None, asked: bool) -> Iterator[tuple[str, Fill]]:
+    def _files(self, boxes: bool, signed: bool | None, asked: bool, frames: bool | None) -> Iterator[tuple[str, Fill]]:
         """One image after the other, so that only one map at its photo's size is in memory at a time."""
         entries: dict[str, dict[str, Any]] = {}
         for item in self:
@@ -187,7 +189,8 @@ class Explanation:
             entries[stem] = {**item.to_dict(), "values": f"{stem}.npz"}
             if item.picture is not None:
                 entries[stem]["overlay"] = f"{stem}.png"
-                picture = item.overlay(boxes=item.boxes() if boxes else (), signed=signed, asked=asked)
+                found = item.boxes() if boxes else ()
+                picture = item.overlay(boxes=found, signed=signed, asked=asked, frames=frames)
                 yield f"{stem}.png", partial(picture.save, format="PNG")
             yield f"{stem}.npz", partial(np.savez_compressed, **item.arrays())
         others = f"_and-{len(entries) - 1}-more" if len(entries) > 1 else ""

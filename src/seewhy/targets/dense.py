@@ -17,7 +17,33 @@ _BACKGROUND = ("background", "bg")
 
 def is_dense(question: Question) -> bool:
     """Whether the scores have classes and, behind them, as many spatial axes as the images."""
+    return _has_places(question) and not _classes_last(question)
+
+
+def _has_places(question: Question) -> bool:
     return len(question.size) > 0 and len(question.shape) == len(question.size) + 2
+
+
+def _classes_last(question: Question) -> bool:
+    """Whether places come ahead of the classes, `(b h w k)`: only these have the images' proportions."""
+    ahead, behind = question.shape[1:-1], question.shape[2:]
+    told = len(question.size) > 1 and _has_places(question)
+    return told and _in_proportion(ahead, question.size) and not _in_proportion(behind, question.size)
+
+
+def _in_proportion(grid: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether one scale explains all sides, each to within one cell."""
+    pairs = list(zip(grid, size, strict=True))
+    return max((cells - 1) / pixels for cells, pixels in pairs) <= min((cells + 1) / pixels for cells, pixels in pairs)
+
+
+def _permuted(question: Question) -> str:
+    """What is told of scores with classes last."""
+    order = ", ".join(map(str, (0, len(question.size) + 1, *range(1, len(question.size) + 1))))
+    return (
+        f"the scores have the shape {question.shape}, with their classes last; pass a module that puts them first: "
+        f"output.permute({order})"
+    )
 
 
 def dense_scores(question: Question) -> Float[Tensor, "b k *grid"]:
@@ -32,6 +58,8 @@ def dense_scores(question: Question) -> Float[Tensor, "b k *grid"]:
         return scores
     if is_bare(question):
         return scores[:, None]
+    if _classes_last(question):
+        raise TargetError(_permuted(question))
     raise TargetError(
         f"a region was asked for, but the scores have the shape {question.shape}, not (images, classes, pixels) for "
         f"images of {by(question.size)} pixels; ask for a class by its index or label, or say by output= which output "
@@ -41,6 +69,8 @@ def dense_scores(question: Question) -> Float[Tensor, "b k *grid"]:
 
 def instead_of_a_class(question: Question) -> str:
     """What may be asked of scores that are not (images, classes), as a clause."""
+    if _classes_last(question):
+        return _permuted(question)
     if is_dense(question):
         return "ask Region(class) for where it is predicted, Region(a) - Region(b) for one class rather than another"
     if len(question.shape) == 3:
