@@ -308,6 +308,18 @@ def test_a_video_is_a_strip_of_frames_with_that_of_the_peak(channels: int, frame
     assert wide.width > 2 * wide.height
 
 
+def test_saved_pictures_are_of_frames_where_these_were_asked_for(tmp_path: Path) -> None:
+    model, x = deep(3, 1)
+    e = seewhy.explain(model, x, 0, "hires_cam", "0")
+    grid = seewhy.Comparison((e,), (1, 1, 1))
+    for frames in (None, True):
+        with Image.open(e.save(tmp_path, frames=frames)[0]) as saved:
+            np.testing.assert_array_equal(np.asarray(saved), np.asarray(e[0].overlay(frames=frames)))
+        with Image.open(grid.save(tmp_path, frames=frames)[0]) as saved:
+            np.testing.assert_array_equal(np.asarray(saved), np.asarray(grid.figure(frames=frames)))
+    assert e[0].overlay().size != e[0].overlay(frames=True).size
+
+
 def test_a_peak_between_the_frames_of_a_strip_takes_the_nearest_s_place() -> None:
     model, x = deep(3)
     e = seewhy.explain(model, x.roll(1, 2), 0, "hires_cam", "0")

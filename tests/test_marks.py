@@ -197,6 +197,11 @@ def test_the_region_s_outline_the_box_and_the_point_are_on_the_picture(tmp_path:
     with np.load(next(tmp_path.glob("*.npz"))) as values:
         np.testing.assert_array_equal(values["asked/0"], region.numpy())
     assert e.to_dict()["images"][0]["asked"] == {"regions": [int(region.sum())]}
+    plain = np.asarray(e[0].overlay(asked=False))
+    np.testing.assert_array_equal(np.asarray(Image.open(e.save(tmp_path, asked=False)[0])), plain)
+    grid = seewhy.Comparison((e,), (1, 1, 1))
+    drawn = np.asarray(Image.open(grid.save(tmp_path, asked=False)[0]))
+    np.testing.assert_array_equal(drawn, np.asarray(grid.figure(asked=False)))
 
     ring = painted(seewhy.explain(Net(), image, Region(point=(20, 30)), preprocess=how)[0]).nonzero()
     torch.testing.assert_close(ring.double().mean(0), torch.tensor([20.0, 30.0]).double())

@@ -1,7 +1,6 @@
 """Regions of segmentations: Seg-Grad-CAM's question by hand; which pixels, which class, on copies, at other sizes."""
 
 import math
-import re
 from types import SimpleNamespace
 
 import pytest
