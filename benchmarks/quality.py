@@ -18,7 +18,6 @@ MALLOC_MMAP_THRESHOLD_=33554432 and MALLOC_TRIM_THRESHOLD_=536870912 set.
 import json
 import sys
 import warnings
-import zlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -32,8 +31,8 @@ import seewhy
 import tables
 import variants
 from approximation import lines
-from photos import DATA, Asked, asked, figures, network
-from seewhy.metrics.localization import center_gaussian, edge_map, random_map
+from photos import DATA, Asked, asked, figures, network, noise
+from seewhy.metrics.localization import center_gaussian, edge_map
 
 torch.set_num_threads(1)
 FIRST = ("MobileNetV2", "EfficientNet-Lite0", "SqueezeNet 1.0", "Tiny Darknet")
@@ -68,10 +67,9 @@ def maps_of(loaded: seewhy.Loaded, questions: list[Asked], way: str) -> Iterator
     if kind == "beside":
         size = (questions[0].pair.side,) * 2
         for n, question in enumerate(questions):
-            seed = zlib.crc32(f"{question.pair.file} {question.pair.name}".encode())
             yield "center Gaussian", n, center_gaussian(size)
             yield "edge map", n, edge_map(question.image)[0]
-            yield "random", n, random_map(size, torch.Generator().manual_seed(seed))
+            yield "random", n, noise(size[0], question.pair.file, question.pair.name)
     elif kind == "dear":
         for n, target in enumerate(targets):
             options = DEAR.get(name)

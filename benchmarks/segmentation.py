@@ -3,7 +3,8 @@
 Every photo with every class of VOC in it (but people, which photos.py leaves out) that the network predicts on 1 % of
 the pixels at least. The question is Region(class): the class's logits summed where it is predicted. Beside the maps:
 the predicted mask itself, a blob in the center, the photo's edges, noise. Prints the table of
-docs/questions/segmentation.md, intervals by bootstrap over photos; needs ../shared/data.
+docs/questions/segmentation.md, intervals by bootstrap over photos, of hits by Wilson (photos.share); needs
+../shared/data.
 
     python benchmarks/segmentation.py [PHOTOS AT MOST]
 """
@@ -19,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 import seewhy
-from photos import SAME, Asked, Pair, figures, image_of, pairs, spelled
-from seewhy.metrics.localization import center_gaussian, edge_map, random_map
+from photos import SAME, Asked, Pair, figures, image_of, noise, pairs, spelled
+from seewhy.metrics.localization import center_gaussian, edge_map
 from shared_dense import VOC, deeplabv3
 
 torch.set_num_threads(1)
@@ -65,14 +66,15 @@ def maps(loaded: seewhy.Loaded, asked: Asked, predicted: Bool[Tensor, "h w"]) ->
         "the predicted mask": predicted.float(),
         "center Gaussian": center_gaussian((SIDE, SIDE)),
         "edge map": edge_map(asked.image)[0],
-        "random": random_map((SIDE, SIDE), torch.Generator().manual_seed(asked.target)),
+        "random": noise(SIDE, asked.pair.file, asked.pair.name),
     }
 
 
 def row(name: str, measured: list[tuple[Pair, dict]]) -> str:
     """One line of the table: mean and interval of each measure."""
     files = [pair.file for pair, _ in measured]
-    return f"| {name} | {' | '.join(spelled([got[each] for _, got in measured], files) for each in MEASURES)} |"
+    told = (spelled([got[each] for _, got in measured], files, hits=each == "hit") for each in MEASURES)
+    return f"| {name} | {' | '.join(told)} |"
 
 
 def main() -> None:
@@ -93,6 +95,7 @@ def main() -> None:
         print(f"\n{source.upper()}, by {truth}: {len(pairs_of)} pairs, whose objects cover {area:.0%} of the picture\n")
         print("| map | energy | pointing | AUROC |\n|---|---|---|---|")
         print("\n".join(row(name, rows) for name, rows in by_name.items()))
+        print(f"| chance: the object's area | {area:.2f} | {area:.2f} | 0.50 |")
     print(f"\n{time.process_time() - started:.0f} CPU seconds")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import seewhy
-from photos import interval
+from photos import interval, share
 from seewhy.metrics.localization import THRESHOLDS
 
 BESIDE = ("center Gaussian", "edge map", "random")
@@ -59,10 +59,10 @@ def mean(values: Sequence[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def drawn(values: Sequence[float], keys: Sequence[Key]) -> tuple[float, float, float]:
+def drawn(values: Sequence[float], keys: Sequence[Key], *, hits: bool = False) -> tuple[float, float, float]:
     """Mean and interval over the photos that have a defined value; NaN where there is none."""
     known = [(value, key[0]) for value, key in zip(values, keys, strict=True) if not math.isnan(value)]
-    return interval(*zip(*known, strict=True)) if known else (math.nan,) * 3  # pyright: ignore
+    return (share if hits else interval)(*zip(*known, strict=True)) if known else (math.nan,) * 3  # pyright: ignore
 
 
 def short(number: float, sign: str = "") -> str:
@@ -72,7 +72,7 @@ def short(number: float, sign: str = "") -> str:
 
 def absolute(maps: Maps, measure: str) -> str:
     keys = list(maps.rows)
-    middle, low, high = drawn(maps.values(measure, keys), keys)
+    middle, low, high = drawn(maps.values(measure, keys), keys, hits=measure.startswith("hit"))
     text = "-" if math.isnan(middle) else f"{short(middle)} [{short(low)}, {short(high)}]"
     return text + f" @ {THRESHOLDS[maps.threshold]:.2f}" * (measure == "box IoU, oracle")
 
@@ -147,10 +147,11 @@ def summary(measured: list[dict]) -> None:
     """The first page's tables."""
     networks = _networks(measured)
     both = {network: grouped(measured, network, ("voc", "coco")) for network in networks}
-    for sources in (("voc",), ("coco",), ("voc", "coco")):
-        print(f"\n### sharp minus Grad-CAM as tiles: {' + '.join(sources)}")
-        accepted({network: grouped(measured, network, sources) for network in networks})
-    changes = [("best", "sharp"), ("sharp", "grad_cam"), ("sharp", "full_grad"), ("sharp", "refine_cam")]
+    for usual in ("grad_cam", "grad_cam|tile"):
+        for sources in (("voc",), ("coco",), ("voc", "coco")):
+            print(f"\n### sharp minus {title(usual)}: {' + '.join(sources)}")
+            accepted({network: grouped(measured, network, sources) for network in networks}, usual)
+    changes = [("best", "sharp"), ("sharp", "full_grad"), ("sharp", "refine_cam")]
     for ours, theirs in [*changes, ("grad_cam", "grad_cam|tile"), ("sharp", "sharp|tile")]:
         print(f"\n### {title(ours)} minus {title(theirs)}: voc + coco")
         rows = {n: tuple(difference(found[ours], found[theirs], m) for m in RANKED) for n, found in both.items()}
@@ -161,15 +162,15 @@ def summary(measured: list[dict]) -> None:
     table(networks, {title(name): tuple(_means(found[n], name) for n in networks) for name in names})
 
 
-def accepted(found: dict[str, dict[str, Maps]]) -> None:
-    """The preset beside what everybody has."""
+def accepted(found: dict[str, dict[str, Maps]], usual: str) -> None:
+    """The preset beside Grad-CAM, laid like it or as everybody has it."""
     rows = {}
     for network, maps in found.items():
-        ours, usual = maps["sharp"], maps["grad_cam|tile"]
-        hits = f"{absolute(usual, 'hit')} to {absolute(ours, 'hit')}"
-        cells = (hits, difference(ours, usual, "hit"), absolute(ours, "AUROC"))
+        ours, theirs = maps["sharp"], maps[usual]
+        hits = f"{absolute(theirs, 'hit')} to {absolute(ours, 'hit')}"
+        cells = (hits, difference(ours, theirs, "hit"), absolute(ours, "AUROC"))
         rest = ("AUROC", "box IoU, oracle", "box IoU at 15 %")
-        rows[f"{network}, {len(ours.rows)}"] = (*cells, *(difference(ours, usual, measure) for measure in rest))
+        rows[f"{network}, {len(ours.rows)}"] = (*cells, *(difference(ours, theirs, measure) for measure in rest))
     table(("hit", "difference", "AUROC", "difference", "box IoU, oracle", "box IoU at 15 %"), rows)
 
 
