@@ -437,9 +437,31 @@ def test_scores_with_classes_last_are_told_by_the_proportions_of_the_images(targ
         seewhy.explain(Last(), images(), target)
 
 
+COARSE = {
+    "of nothing but places": (8, 5, None, None, True),
+    "of the largest class": (8, 5, Region(), None, True),
+    "without edges and a score": (8, 4, None, None, False),
+    "as fine as SegFormer's": (4, 5, None, None, False),
+    "with a background": (8, 5, None, (*LABELS, "cow"), False),
+    "of a class": (8, 5, 3, None, False),
+    "of a place": (8, 5, Region(point=(3, 5)), None, False),
+}
+
+
 def test_labels_that_do_not_fit():
-    with pytest.raises(TargetError, match="got 3 labels for an output of 4 classes; give one for each"):
+    way_out = r"give one for each, or if it tells of boxes and not of classes, ask Box\(decode=...\)"
+    with pytest.raises(TargetError, match=f"got 3 labels for an output of 4 classes; {way_out}"):
         seewhy.explain(net(), images(), 1, labels=LABELS[:3])
+
+
+@pytest.mark.parametrize(("shrink", "classes", "asked", "labels", "doubted"), COARSE.values(), ids=COARSE)
+def test_places_that_may_be_a_detector_s_are_doubted_where_nobody_says_what_they_are(
+    shrink, classes, asked, labels, doubted
+):
+    x = torch.randn(1, 1, 32, 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    e = seewhy.explain(net(shrink=shrink, classes=classes), x, asked, labels=labels, layer="down.2")
+    said = "if the 4x6 places are a detector's, whose scores are no classes, ask Box(decode=...)"
+    assert any(said in note for note in e.notes) == doubted
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real weights and photos of ../shared/data")

@@ -18,7 +18,11 @@ from seewhy.targets.question import Open, Question, resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.walking import changed
 from seewhy.types import Target, TargetError
-from seewhy.wording import some
+from seewhy.wording import by, some
+
+_COARSE = 8
+"""Heads of detectors have a cell for so many pixels of the images along each axis, or for more; few segmenters have."""
+_OF_BOXES = "ask Box(decode=...), a function from the output to seewhy.Candidates"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +84,7 @@ class Region:
         given = self._given(scores, question)
         predicted = claims(scores, threshold if given is None else None)
         covered = counted(predicted if given is None else predicted & given[:, None], axes)
-        classes, note = self._classes(covered, question)
+        classes, note = self._classes(covered, question, tuple(scores.shape[2:]))
         mask = predicted[torch.arange(len(scores)), list(classes)] if given is None else given
         for image in question.asked:
             if not bool(mask[image].any()):
@@ -102,19 +106,23 @@ class Region:
                 given[image] = laid(mask_of(self.mask), question, image, grid)
         return given
 
-    def _classes(self, covered: Tensor, question: Question) -> tuple[tuple[int, ...], str]:
+    def _classes(self, covered: Tensor, question: Question, grid: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
         """The class of each image, and a note where it was chosen."""
         labels = question.labels[1:] if question.of_two and question.labels else question.labels
         flat = replace(question, shape=tuple(covered.shape), labels=labels)
         if labels and len(labels) != flat.classes:
-            raise TargetError(f"got {len(labels)} labels for an output of {flat.classes} classes; give one for each")
+            raise TargetError(
+                f"got {len(labels)} labels for an output of {flat.classes} classes; give one for each, or if it tells "
+                f"of boxes and not of classes, {_OF_BOXES}"
+            )
         if self.classes is not None:
             found = resolve(Logit(self.classes), flat, covered.float())
             return tuple(cast(int, class_of(found, image)) for image in range(question.images)), ""
         behind = [index for index in background(flat) if flat.classes > 1]
         others = covered.index_fill(1, torch.tensor(behind, dtype=torch.long, device=covered.device), 0)
         chosen = others.where(others.any(1, keepdim=True), covered).argmax(1).tolist()
-        return tuple(chosen), self._note(flat, behind)
+        doubt = _doubt(flat, grid) if not behind and self.mask is None and self.point is None else ""
+        return tuple(chosen), self._note(flat, behind) + doubt
 
     def _note(self, question: Question, behind: Sequence[int]) -> str:
         where, given = self._where(), self.mask is not None or self.point is not None
@@ -143,6 +151,13 @@ def _over_places(asked: Target | Open) -> Target | Open:
     if isinstance(asked, Rank) and asked.place == 1:
         return Region()
     return Region(asked.classes) if isinstance(asked, ClassScore) and asked.kind == "score" else asked
+
+
+def _doubt(question: Question, grid: tuple[int, ...]) -> str:
+    """What is said where as few places have as many scores as in the heads of detectors: edges and a score, or more."""
+    coarse = all(side >= _COARSE * cells for side, cells in zip(question.size, grid, strict=True))
+    seems = coarse and question.classes > 4
+    return f"; if the {by(grid)} places are a detector's, whose scores are no classes, {_OF_BOXES}" if seems else ""
 
 
 def _nothing(name: str, image: int, covered: Tensor, threshold: float | None, question: Question) -> str:
