@@ -48,5 +48,6 @@ def test_up_to_a_twentieth_of_the_score_is_complete():
     scores = torch.tensor([10.0, 100.0])
     assert not list(_about_residual(way, torch.tensor([-0.4, 4.9]), scores))
     assert list(_about_residual(way, torch.tensor([0.1, -6.0]), scores)) == [
-        f"{way.title} is not complete here: its parts miss what they should sum to by 6% of the score"
+        f"{way.title} is not complete here: its parts miss what they should sum to by 6% of the score; "
+        "what norms that are no batch norm, attention or softplus add is on no map"
     ]

@@ -280,3 +280,23 @@ def test_what_cannot_be_done_is_said_at_once(call: Any, error: type[Exception], 
     with pytest.raises(error) as raised:
         call()
     assert str(raised.value) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "text"),
+    [
+        (Flips(), {"axes": -1}, "got axes -1 to flip; name each once"),
+        (Flips(), {"axes": (-1.5,)}, "got axes (-1.5,) to flip; name each once"),
+        (Scales(), {"factors": 2.0}, "got scales 2.0; give at least one factor"),
+        (Scales(), {"factors": (1.0, float("inf"))}, "got scales (1.0, inf); give at least one factor"),
+        (Noise(), {"level": "a"}, "got 50 samples of noise of level a; take at least one"),
+        (Noise(), {"level": float("nan")}, "got 50 samples of noise of level nan; take at least one"),
+        (Noise(), {"samples": 2.5}, "got 2.5 samples of noise of level 0.15; take at least one"),
+    ],
+)
+def test_arguments_of_another_kind(change: Any, given: dict[str, Any], text: str) -> None:
+    for name, value in given.items():
+        object.__setattr__(change, name, value)  # the checks of types that tests run with would be first
+    with pytest.raises(MethodError) as raised:
+        change.__post_init__()
+    assert str(raised.value).startswith(text)

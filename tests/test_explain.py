@@ -448,6 +448,18 @@ def test_a_method_can_be_compared_with_itself_under_other_options():
     assert grid[0].options == {"rectify": False}
 
 
+def test_a_function_of_ones_own_has_its_options_by_key_and_by_pair():
+    def mine(activations, gradients, *, power: float = 2.0):
+        return (activations * gradients.abs() ** power).sum(1)
+
+    model, x = net(), images()
+    alone = seewhy.explain(model, x, 1, mine, options={"power": 1.0})
+    for way in ({"methods": [mine], "options": {mine: {"power": 1.0}}}, {"methods": [(mine, {"power": 1.0})]}):
+        (other,) = seewhy.compare(model, x, [1], **way)
+        assert other.options == alone.options == {"power": 1.0}
+        torch.testing.assert_close(other.map, alone.map, rtol=0, atol=0)
+
+
 def test_a_counterfactual_is_the_negated_question():
     model, x = net(), images()
     against = seewhy.explain(model, x, -seewhy.Logit(1), rectify=False)

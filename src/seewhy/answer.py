@@ -1,6 +1,7 @@
 """From a subject and questions to explanations: one forward pass, shared evidence, every choice noted."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
@@ -114,6 +115,12 @@ def _doubted(seen: Observation) -> list[str]:
     ]
 
 
+def _probability(seen: Observation, image: int, index: int | None) -> float | None:
+    """Of one class; None where that is not known."""
+    p = None if index is None else float(seen.probabilities[image, index])
+    return None if p is None or math.isnan(p) else p
+
+
 def _explanation(
     seen: Observation,
     target: Target,
@@ -146,7 +153,7 @@ def _explanation(
         scores=scores,
         target=tuple(describe(target, question, image) for image in images),
         class_indices=classes,
-        probabilities=tuple(None if c is None else float(seen.probabilities[n, c]) for n, c in enumerate(classes)),
+        probabilities=tuple(_probability(seen, n, c) for n, c in enumerate(classes)),
         method=each.method.name,
         title=each.title,
         options=each.options,
@@ -201,7 +208,7 @@ def _about_residual(each: Asked, residual: Float[Tensor, " b"] | None, scores: F
     share = 0.0 if residual is None else float((residual.abs() / scores.abs().clamp_min(1e-12)).max())
     if share > _COMPLETE:
         missing = f"its parts miss what they should sum to by {share:.0%} of the score"
-        yield f"{each.method.title} is not complete here: {missing}"
+        yield f"{each.method.title} is not complete here: {missing}; {each.method.incomplete}"
 
 
 def _about_ensemble(each: Asked, manner: Manner) -> Iterator[str]:

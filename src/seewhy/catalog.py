@@ -171,6 +171,7 @@ _ROWS = (
         relative=True,
         weakness="signs are lost: evidence against the class looks like evidence for it",
         residual=full_grad_residual,
+        incomplete="what norms that are no batch norm, attention or softplus add is on no map",
     ),
     Method(
         methods.sharp,
@@ -354,6 +355,7 @@ _ROWS = (
         passes="50 forwards, 50 back",
         weakness="depends on the baseline: what has its color gets no share",
         residual=completeness_residual,
+        incomplete="more steps bring it nearer",
     ),
     Method(
         methods.smooth_grad,

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
-from typing import Protocol, runtime_checkable
+from math import isfinite
+from numbers import Real
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -67,6 +69,13 @@ class Change(Protocol):
         ...
 
 
+def _are(kind: type, given: Any) -> bool:
+    """Whether these are some finite numbers of this kind."""
+    listed = cast(Sequence[Any], given) if isinstance(given, list | tuple) else ()
+    numbers = [each for each in listed if isinstance(each, kind) and not isinstance(each, bool) and isfinite(each)]
+    return 0 < len(numbers) == len(listed)
+
+
 @dataclass(frozen=True)
 class Noise:
     """Normal noise on the images: the mean of the maps is SmoothGrad, their variance VarGrad, for any method.
@@ -91,7 +100,7 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.level < 0:
+        if not (_are(int, [self.samples]) and _are(Real, [self.level])) or self.samples < 1 or self.level < 0:
             raise MethodError(
                 f"got {self.samples} samples of noise of level {self.level}; take at least one and a level of 0 or more"
             )
@@ -120,7 +129,7 @@ class Flips:
     axes: tuple[int, ...] = (-1,)
 
     def __post_init__(self) -> None:
-        if not self.axes or len({*self.axes}) < len(self.axes) or max(self.axes) >= 0:
+        if not _are(int, self.axes) or len({*self.axes}) < len(self.axes) or max(self.axes) >= 0:
             raise MethodError(f"got axes {self.axes} to flip; name each once, counted from the end: (-1,) is the width")
 
     def changes(self, inputs: Float[Tensor, "b c *s"]) -> Iterator[tuple[Float[Tensor, "b c *s"], Undo]]:
@@ -157,7 +166,7 @@ class Scales:
     factors: tuple[float, ...] = (1.0, 2.0)
 
     def __post_init__(self) -> None:
-        if not self.factors or not min(self.factors) > 0:
+        if not _are(Real, self.factors) or not min(self.factors) > 0:
             raise MethodError(f"got scales {self.factors}; give at least one factor, and all above 0")
 
     def changes(self, inputs: Float[Tensor, "b c *s"]) -> Iterator[tuple[Float[Tensor, "b c *_"], Undo]]:

@@ -181,24 +181,9 @@ class Evidence:
         of = {
             "guided_gradients": lambda: [str(self._guided)],
             "deconvnet_gradients": lambda: [str(self._deconvnet)],
-            "bias_gradients": lambda: self._incomplete,
             "scorer": lambda: [remark for scorer in self.scorer for remark in scorer.remarks],
         }
         return [remark for name in facts if name in of for remark in of[name]()]
-
-    @property
-    def _incomplete(self) -> list[str]:
-        """Whether input and biases account for the scores: what none of them adds (norms, attention) is missing."""
-        parts = (self.inputs * self.input_gradients).flatten(2).sum(-1)
-        for q, products in enumerate(self.bias_gradients):
-            parts[q] += torch.stack([product.flatten(1).sum(1) for product in products]).sum(0) if products else 0
-        missing = ((self.scores.detach() - parts).abs() / self.scores.detach().abs().clamp_min(1e-12)).max()
-        if not missing > 0.01:
-            return []
-        return [
-            f"pixels and biases miss the score by up to {float(missing):.0%} of it: what other parts of the model add "
-            "(norms that are no batch norm, attention, softplus) is on no map"
-        ]
 
     @cached_property
     def scorer(self) -> Sequence[Scorer]:

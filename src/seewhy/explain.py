@@ -1,4 +1,4 @@
-"""The two verbs: explain one question, compare several. One forward pass, shared evidence."""
+"""The verbs: explain one question, compare several. One forward pass, shared evidence."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,12 +20,14 @@ from seewhy.subject import subject
 from seewhy.types import MethodError, Path
 from seewhy.zoo import Loaded
 
+_Method = str | Callable[..., Tensor]
+
 
 def explain(
     model: nn.Module | Loaded,
     images: Any,
     target: Any = None,
-    method: str | Callable[..., Tensor] | None = None,
+    method: _Method | None = None,
     layer: LayerName | Sequence[LayerName] | None = None,
     *,
     args: Sequence[Any] = (),
@@ -88,12 +90,12 @@ def compare(
     model: nn.Module | Loaded,
     images: Any,
     targets: Sequence[Any] = (None,),
-    methods: Sequence[str | Callable[..., Tensor] | tuple[str, Mapping[str, Any]]] | None = None,
+    methods: Sequence[_Method | tuple[_Method, Mapping[str, Any]]] | None = None,
     layers: Sequence[LayerName | Sequence[LayerName] | None] = (None,),
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Mapping[_Method, Mapping[str, Any]] | None = None,
     rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,
@@ -114,7 +116,7 @@ def compare(
         layers: the layers; a sequence inside it is fused to one map.
         args: as in `explain`.
         kwargs: as in `explain`.
-        options: for methods, by their names as given in `methods`, their options.
+        options: for methods, as they are named in `methods`, their options.
         rectify: as in `explain`, for all methods that have this form.
         align: as in `explain`.
         layout: as in `explain`.
@@ -144,8 +146,8 @@ def compare(
 
 
 def _ways(
-    methods: Sequence[tuple[str | Callable[..., Tensor], Mapping[str, Any]]],
-    options: Mapping[str, Any],
+    methods: Sequence[tuple[_Method, Mapping[str, Any]]],
+    options: Mapping[_Method, Any],
     rectify: bool | None,
 ) -> list[Asked]:
     """The methods, each with its own options and with what is chosen for all."""
@@ -153,8 +155,7 @@ def _ways(
     for name in options:
         if name not in names:
             raise MethodError(f"got options of {name!r}, which is none of the methods; name them as in methods=")
-    by_name = {name: given.options_of(values) for name, values in options.items()}
-    own = [{**(by_name.get(method, {}) if isinstance(method, str) else {}), **more} for method, more in methods]
+    own = [{**given.options_of(options.get(method)), **more} for method, more in methods]
     every = rectify is None or not any(has_form(method, rectify) for method in names)  # then each says that it has none
     forms = [rectify if every or has_form(method, bool(rectify)) else None for method in names]
     return [asked(method, chosen, form) for method, chosen, form in zip(names, own, forms, strict=True)]

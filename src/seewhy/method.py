@@ -47,6 +47,8 @@ class Method:
     """Whether an image's map depends on the other images of its batch."""
     residual: Callable[..., Scores] | None = None
     """Where its parts should sum to the score: by how much they do not, a function of its map and of facts."""
+    incomplete: str = ""
+    """Why they may not."""
     layered: Layered | None = None
     """Where it can be told so: what it is layer by layer, before anything is scaled."""
     library: str = ""

@@ -41,7 +41,8 @@ def attention_rollout(attentions: Attentions, token_map: TokenMap, reading: Toke
         class token; where patches are averaged instead, r is the mean of their rows.
 
     Weakness:
-        The same map for every question: it sees where a model looks, neither what for nor what the values hold.
+        Of attention it sees where a model looks, neither what for nor what the values hold: but for which tokens the
+        score reads, the map is the same for every question.
     """
     flow = reading
     for attention in reversed(attentions):
