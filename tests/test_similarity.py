@@ -263,6 +263,24 @@ def test_what_does_not_fit_the_model(asked, text):
     assert text in said(lambda: seewhy.explain(model(), X, asked))
 
 
+@pytest.mark.parametrize(
+    ("kind", "reference", "what"),
+    [
+        ("cosine", lambda f: 2 * f + 2e-5, "a reference that its embedding is equal to but for its length"),
+        ("distance", lambda f: f + 1e-5, "a reference that its embedding is equal to"),
+    ],
+)
+def test_an_image_compared_with_its_own_embedding_is_told_wherever_that_comes_from(kind, reference, what):
+    net, twice = model(), X[[0, 1, 1]]
+    gallery = net(X).detach()
+    text = f" is compared with {what}, which no change can make more alike; give each image another one"
+    assert "image 1" + text in said(lambda: seewhy.explain(net, twice, Similarity([2, 2, 1], kind=kind)))
+    assert "image 0" + text in said(lambda: seewhy.explain(net, X, Similarity(reference(gallery[0]), kind=kind)))
+    near = gallery[0] + 0.01 * R[0]
+    for asked in (Similarity(near, kind=kind), Similarity(gallery[0], kind="dot")):
+        assert bool(seewhy.explain(net, X, asked, rectify=False).map[0].any())
+
+
 def test_an_output_without_a_known_embedding():
     assert said(lambda: seewhy.explain(model("maps"), X, Similarity(R), layer="conv")).startswith(
         "the model's output is of shape (3, 6, 4, 5); an embedding is one vector for each image, here (3, d)"

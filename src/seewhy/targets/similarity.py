@@ -69,6 +69,7 @@ class Similarity:
         others = given if isinstance(given, tuple) else None
         fixed = _given(given, own, name) if isinstance(given, Tensor) else _other(own, given, question)
         _check_directions(fixed, own, self.kind, question)
+        _check_others(fixed, own, self.kind, question)
         doubt = "" if question.labels is None or read is not None else "; its numbers are scores of classes"
         return Likeness(fixed, read, name, self.kind, others, f"similarity: the embedding is {name}{doubt}")
 
@@ -141,10 +142,7 @@ def _other(own: Float[Tensor, "b d"], numbers: tuple[int, ...], question: Questi
             )
     alone = next((image for image in question.asked if each[image] == image), None)
     if alone is not None:
-        raise TargetError(
-            f"image {alone} is compared with itself, which no change can make more alike; give each image another "
-            "one, such as Similarity([1, 0]), or an embedding"
-        )
+        raise TargetError(_ALONE.format(alone, "itself"))
     return own[list(each)]
 
 
@@ -157,6 +155,16 @@ def _check_directions(fixed: Tensor, own: Tensor, kind: str, question: Question)
             raise TargetError(
                 f"the embedding of image {image} is zero, which has no direction; use kind='dot' or 'distance'"
             )
+
+
+def _check_others(fixed: Tensor, own: Tensor, kind: str, question: Question) -> None:
+    """No change makes an image more alike to what its embedding is already; what is left of a gradient is rounding."""
+    for image in question.asked if kind != "dot" else ():
+        f, r = (each[image].double() for each in (own, fixed))
+        f, r = (f / f.norm(), r / r.norm()) if kind == "cosine" else (f, r)
+        if (f - r).norm() <= _SAME * f.norm():
+            what = "a reference that its embedding is equal to" + " but for its length" * (kind == "cosine")
+            raise TargetError(_ALONE.format(image, what))
 
 
 def _cosine(f: Float[Tensor, "m d"], r: Float[Tensor, "m d"]) -> Scores:
@@ -172,6 +180,12 @@ def _nearness(f: Float[Tensor, "m d"], r: Float[Tensor, "m d"]) -> Scores:
 
 
 _KINDS = {"cosine": _cosine, "dot": _dot, "distance": _nearness}
+_SAME = 1e-4
+"""Embeddings that differ by less, as a part of their length, may be of one image in batches of two sizes, rounded."""
+_ALONE = (
+    "image {} is compared with {}, which no change can make more alike; give each image another one, such as "
+    "Similarity([1, 0]), or the embedding of another"
+)
 _WORDS = {"cosine": "similarity to", "dot": "dot product with", "distance": "nearness to"}
 
 
