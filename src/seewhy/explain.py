@@ -147,7 +147,7 @@ def compare(
 
 def _ways(
     methods: Sequence[tuple[_Method, Mapping[str, Any]]],
-    options: Mapping[_Method, Any],
+    options: Mapping[Any, Any],
     rectify: bool | None,
 ) -> list[Asked]:
     """The methods, each with its own options and with what is chosen for all."""

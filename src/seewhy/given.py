@@ -51,7 +51,7 @@ def usual(questions: Sequence[Any]) -> tuple[str, tuple[str, ...]]:
     found = preferred(questions)
     if found is None:
         return "grad_cam", ()
-    return found, (f"method: {found}, the default where the gradient is at few places, as of boxes: grad_cam spreads it",)
+    return found, (f"method: {found}, the default where the gradient is at few places (boxes): grad_cam spreads it",)
 
 
 def way_of(method: Any) -> tuple[str | Callable[..., Tensor], Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """Through sums and lists of questions: what their parts say together, and the same sum or list of other parts."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -76,6 +77,6 @@ def is_chosen(target: Target) -> bool:
 
 def preferred(questions: Iterable[Any]) -> str | None:
     """The method that the first of these questions prefers which prefers one at all."""
-    listed = [part for each in questions for part in (cast(Sequence[Any], each) if isinstance(each, list | tuple) else [each])]
-    asked = (leaf for part in listed for leaf in (leaves(part) if isinstance(part, Sum | Each) else [part]))
+    lists = (cast(Sequence[Any], each) if isinstance(each, list | tuple) else [each] for each in questions)
+    asked = (leaf for part in chain(*lists) for leaf in (leaves(part) if isinstance(part, Sum | Each) else [part]))
     return next((leaf.prefers for leaf in asked if isinstance(leaf, Prefers)), None)
