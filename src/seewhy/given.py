@@ -65,14 +65,14 @@ def way_of(method: Any) -> tuple[str | Callable[..., Tensor], Mapping[str, Any]]
     return method_of(method), {}
 
 
-def options_of(options: Any) -> Mapping[str, Any]:
-    """A method's options, by their names.
+def options_of(options: Any) -> Mapping[Any, Any]:
+    """A method's options by their names, or several methods' options by these.
 
     Raises:
         MethodError: no dictionary.
     """
     if options is None or isinstance(options, Mapping):
-        return cast(Mapping[str, Any], options or {})
+        return cast(Mapping[Any, Any], options or {})
     raise MethodError(
         f"got {repr(options)} as options; give a dictionary from names to values, such as {{'rectify': False}}"
     )
