@@ -103,7 +103,7 @@ def test_the_cosine_does_not_depend_on_lengths():
     torch.testing.assert_close(*same, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("to", [R[0], R[0].numpy(), R[:1]])
+@pytest.mark.parametrize("to", [R[0], R[0].numpy(), R[:1], R[0].tolist(), R[:1].tolist()])
 def test_one_vector_serves_all_images(to):
     e = seewhy.explain(model(), X, Similarity(to))
     torch.testing.assert_close(e.scores, BY_HAND["cosine"](model().embed(X), R[:1]).detach())
@@ -230,6 +230,8 @@ def test_a_network_that_lost_its_classifier_is_doubted(name):
         (lambda: Similarity(R, kind="l2"), "kind is 'l2'; it is 'cosine', 'dot', 'distance': choose one of them"),
         (lambda: Similarity(R, read=True), "got True as read; give the key or index of the embedding in the model's"),
         (lambda: Similarity("a cat"), "texts are the classes of a CLIP: explain(model, inputs, text, labels=texts)"),
+        (lambda: Similarity(["a cat"] * 9), "got ['a cat', 'a cat', 'a cat', 'a cat', 'a cat', 'a cat', ...] as the "),
+        (lambda: Similarity([0.5, "a"]), "got [0.5, 'a'] as the reference; give a tensor"),
         (lambda: Similarity([]), "got [] as the reference; give a tensor (d) or (b d), or the number of another image"),
         (lambda: Similarity(True), "got True as the reference; give a tensor"),
         (lambda: Similarity(torch.zeros(2, 3, 4)), "got a reference of shape (2, 3, 4); give finite numbers, a vector"),

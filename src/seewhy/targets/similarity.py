@@ -1,6 +1,7 @@
 """Questions about embeddings: how alike is what the model makes of an image and a reference, which is held fixed."""
 
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any, cast
 
 import numpy as np
@@ -105,6 +106,9 @@ class Likeness:
 def _reference_of(to: Any) -> Tensor | tuple[int, ...]:
     """A reference as it was given: vectors, or the numbers of other images."""
     listed = plain(to) if isinstance(to, Tensor | np.ndarray) and not _is_floating(to) else to
+    numbers = wholes(listed if isinstance(listed, list | tuple) else [listed])
+    if isinstance(listed, list | tuple) and not numbers:
+        listed = _vectors(listed)
     if isinstance(listed, Tensor | np.ndarray):
         vectors = torch.as_tensor(listed).detach()
         if vectors.ndim not in (1, 2) or 0 in vectors.shape or not bool(vectors.isfinite().all()):
@@ -113,13 +117,21 @@ def _reference_of(to: Any) -> Tensor | tuple[int, ...]:
                 "image (b d)"
             )
         return vectors
-    numbers = wholes(listed if isinstance(listed, list | tuple) else [listed])
     if not numbers:
         raise TargetError(
-            f"got {to!r} as the reference; give a tensor (d) or (b d), or the number of another image of the batch; "
-            "texts are the classes of a CLIP: explain(model, inputs, text, labels=texts)"
+            f"got {shortened(to)} as the reference; give a tensor (d) or (b d), or the number of another image of the "
+            "batch; texts are the classes of a CLIP: explain(model, inputs, text, labels=texts)"
         )
     return tuple(numbers)
+
+
+def _vectors(listed: Any) -> Any:
+    """Lists of numbers as an array; anything else as it is."""
+    try:
+        vectors = torch.tensor(listed, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return listed
+    return vectors if vectors.numel() else listed
 
 
 def _given(vectors: Tensor, own: Float[Tensor, "b d"], name: str) -> Float[Tensor, "b d"]:
