@@ -97,7 +97,8 @@ def _read_with(trace: Trace, edge: Edge) -> int | None:
             return 1
         if kind(node) == "NativeLayerNorm" and _channel_axis(node, rank) is not None:
             return rank - 1
-        if kind(node) == "View" and any(kind(reader) in LINEAR for reader in trace.readers.get(node, ())):
+        rows = kind(node) == "View" and shape_of((node, 0))[-1] == shape_of(edge)[-1]
+        if rows and any(kind(reader) in LINEAR for reader in trace.readers.get(node, ())):
             return rank - 1
     return None
 

@@ -141,7 +141,8 @@ def possible(shape: Sequence[int], size: Sequence[int], clues: Clues) -> list[La
     if len(size) > 1:
         return _tokens(shape, size, clues)
     first = [Layout("bc*", (shape[2],))] if clues.channels in (1, None) else []
-    last = [Layout("b*c", (shape[1],))] if clues.channels in (2, None) else []
+    open_still = clues.channels is None and not clues.unshaped
+    last = [Layout("b*c", (shape[1],))] if clues.channels == 2 or open_still else []
     extra = len(clues.patches.get(1, range(shape[1]))) < shape[1]
     return first + (_tokens(shape, size, clues, axes=(1,)) if last and extra else last)
 
