@@ -493,10 +493,56 @@ class UNet(nn.Module):
 def test_a_dense_output_takes_the_end_of_the_encoder():
     choice = chosen(UNet())
     assert (choice.name, choice.grid) == ("bottom", (16, 16))
-    assert choice.notes == (
-        "the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, 16x16; name a layer "
-        "of the decoder with layer= for a finer map, such as out (32x32)",
+    assert (
+        choice.reason == "the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, 16x16"
     )
+    assert choice.notes == ("for a finer map name another layer with layer=, such as out (32x32)",)
+
+
+def test_a_dense_output_of_the_coarsest_grid_has_no_finer_layer_to_name():
+    model = nn.Sequential(conv(3, 4), nn.ReLU(), conv(4, 2))
+    assert chosen(model).notes == ()
+
+
+def narrow(*tail):
+    """From 32x32 to 2x2, to one cell."""
+    return nn.Sequential(conv(3, 4, stride=16), nn.ReLU(), conv(4, 4, stride=2), nn.ReLU(), *tail)
+
+
+def test_what_is_padded_is_no_grid():
+    """Around one cell it has the shape of a grid, of which all cells but one are zeros."""
+    model = narrow(nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head())
+    assert (chosen(model).name, chosen(model).grid) == ("1", (2, 2))
+    assert "4" not in [each.name for each in candidates(traced(model))]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_image_that_leaves_a_convolution_one_cell_is_told(padded):
+    inner = [nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3)] if padded else [conv(4, 4)]
+    model = narrow(*inner, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head())
+    name = "5" if padded else "4"
+    told = (
+        f"for images of 32x32 layer {name} sees one cell and padding around it, and no layer from there on has a grid"
+    )
+    assert chosen(model).notes == (f"{told}; larger ones show what it sees",)
+    assert chosen(model, 1, 3, 64, 64).notes == ()
+
+
+def test_a_convolution_of_one_cell_behind_the_pooling_is_no_news():
+    model = nn.Sequential(
+        conv(3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), conv(4, 4, 1), nn.ReLU(), nn.Flatten(), head()
+    )
+    assert chosen(model).notes == ()
+
+
+@pytest.mark.parametrize("length", [1, 2, 16, 400])
+def test_channels_of_a_pooled_signal_are_no_places(length):
+    model = nn.Sequential(nn.Conv1d(2, 8, 7, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+    if length > 2:
+        assert (chosen(model, 1, 2, length).name, chosen(model, 1, 2, length).grid) == ("1", (length // 2,))
+    else:
+        with pytest.raises(LayerError, match="no layer has a spatial grid of more than one cell"):
+            chosen(model, 1, 2, length)
 
 
 def test_a_thin_pyramid_of_attention_is_no_encoder():

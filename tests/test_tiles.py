@@ -253,6 +253,21 @@ BAD = {
 }
 
 
+def test_a_tile_of_one_cell_of_the_deeper_layers_is_refused_unless_a_layer_is_named():
+    torch.manual_seed(0)
+    deep = nn.Sequential(
+        nn.Conv2d(1, 3, 3, 8, 1), nn.ReLU(), nn.Conv2d(3, 3, 3, 2, 1), nn.ReLU(), nn.Conv2d(3, 2, 3, 1, 1)
+    )
+    model = nn.Sequential(*deep, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(LayerError) as error:
+        seewhy.tiles(model, torch.rand(1, 1, 48, 48), 1, size=16)
+    assert str(error.value) == (
+        "for tiles of 16x16 layer 4 sees one cell and padding around it, and no layer from there on has a grid; give "
+        "larger tiles by size=, or name a layer of a finer grid: layer="
+    )
+    assert seewhy.tiles(model, torch.rand(1, 1, 48, 48), 1, layer="1", size=16).whole.layers == ("1",)
+
+
 @pytest.mark.parametrize("what", list(BAD))
 def test_bad_input_gets_one_sentence(what):
     given, kind, text = BAD[what]

@@ -16,14 +16,16 @@ from seewhy.data.windows import Cut, Size, size_of
 from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
 from seewhy.maps import asked
+from seewhy.model.choice import starved
 from seewhy.model.places import LayerName
 from seewhy.model.receptive import receptive_fields
 from seewhy.model.run import Run
+from seewhy.model.trace import Trace
 from seewhy.observation import Manner
 from seewhy.stitching import Asking, Parts, stitched
-from seewhy.subject import subject
+from seewhy.subject import Subject, subject
 from seewhy.tile_questions import Posed, posed
-from seewhy.types import MapWarning, Path, ShapeError
+from seewhy.types import LayerError, MapWarning, Path, ShapeError
 from seewhy.wording import by
 from seewhy.zoo import Loaded
 
@@ -167,8 +169,11 @@ def _tiled(parts: Parts, question: Posed, asking: Asking) -> Tiled:
     """One map of the tiles' maps, and what the first of them tells about all."""
     one, alone = slice(0, 1), len(parts.windows) == 1
     first = asking.of(parts.of(one), question.of(parts, None)(one))
+    trace = _trace(parts.of(one), asking.manner) if first.layers and not alone else None
+    if trace and asking.group == [None]:
+        _check_grid(trace, parts.cut.size)
     map, scores = (first.map, first.scores) if alone else stitched(parts, question.of, asking, first.layers)
-    notes = _notes(parts, asking.manner, first)
+    notes = _notes(parts, trace, first)
     whole = replace(
         first,
         map=map,
@@ -185,21 +190,33 @@ def _tiled(parts: Parts, question: Posed, asking: Asking) -> Tiled:
     return Tiled(whole, starts, parts.cut.size, scores, parts.windows.shares)
 
 
-def _notes(parts: Parts, manner: Manner, first: Explanation) -> tuple[str, ...]:
+def _trace(tile: Subject, manner: Manner) -> Trace:
+    return Run(tile.module, tile.batch, manner.output).trace()
+
+
+def _check_grid(trace: Trace, size: Size) -> None:
+    """That a tile is more than one cell of the layers that the model has for larger images.
+
+    Raises:
+        LayerError: it is not.
+    """
+    for too_small in starved(trace):
+        raise LayerError(
+            f"for tiles of {by(size)} {too_small}; give larger tiles by size=, or name a layer of a finer grid: layer="
+        )
+
+
+def _notes(parts: Parts, trace: Trace | None, first: Explanation) -> tuple[str, ...]:
     """What was told of the first tile, but for what is about it alone; and what tiles do to the map."""
     count, size = len(parts.windows), by(parts.cut.size)
     told = [note for note in first.notes if note in parts.whole.notes or not note.startswith("image 0: ")]
     plural = "s" * (count > 1)
     told.append(f"{count} tile{plural} of {size}, stitched; the score is the mean of theirs, weighed by area")
-    return (*told, *(_seen(parts, manner, first.layers) if count > 1 else ()))
+    return (*told, *(_seen(trace, parts.cut.size, first.layers) if trace else ()))
 
 
-def _seen(parts: Parts, manner: Manner, layers: Sequence[str]) -> Iterator[str]:
+def _seen(trace: Trace, size: Size, layers: Sequence[str]) -> Iterator[str]:
     """Which layers' cells could see more than a tile shows."""
-    if not layers:
-        return
-    tile, size = parts.of(slice(0, 1)), parts.cut.size
-    trace = Run(tile.module, tile.batch, manner.output).trace()
     for layer in layers:
         fields = receptive_fields(trace.edge(layer)[0], trace.image, len(size))
         pixels = [field.high - field.low + 1 for field in fields or ()]

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from seewhy.model.clues import is_bare, layouts_of
 from seewhy.model.graph import Edge, kind, producers, saved, shape_of, weighted
+from seewhy.model.kinds import PADS
 from seewhy.model.owners import Traced
+from seewhy.model.receptive import sees_padding
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Grid, Layout, fits
 from seewhy.model.trace import Trace
@@ -144,8 +146,12 @@ def _is_dense(trace: Trace) -> bool:
 
 
 def _read(trace: Trace, traced: Traced, edge: Edge) -> list[Cells]:
-    """The ways to read a tensor on a grid of more than one cell; none if nothing with weights made it of the image."""
-    if not any(weighted(node) for node in trace.nodes[trace.positions[edge[0]] :]):
+    """The ways to read a tensor on a grid of more than one cell; none if nothing with weights made it of the image.
+
+    Nor of what was padded: cells of padding alone are no cells.
+    """
+    made = any(weighted(node) for node in trace.nodes[trace.positions[edge[0]] :])
+    if not made or PADS.fullmatch(kind(edge[0])):
         return []
     return [Cells(traced, edge, layout) for layout in layouts_of(trace, edge) if prod(layout.grid) > 1]
 
@@ -201,7 +207,22 @@ def _ahead_of_pooling(trace: Trace, last: Cells, upstream: Iterator[Cells], skip
     reason = f"the last {by(taken.layout.grid)} tensor that all paths from image to score cross{pooled}{passed_over}"
     unread = some(_unread(trace, skipped[0] if skipped else last.traced.name))
     note = f"after {taken.traced.name}, {unread} hold no grid that could be read (queries, or tokens out of order)"
-    return _choice(taken, reason, *([note] if unread else []))
+    few = [f"for images of {by(trace.size)} {too_small}; larger ones show what it sees" for too_small in starved(trace)]
+    return _choice(taken, reason, *([note] if unread else []), *few)
+
+
+def starved(trace: Trace) -> list[str]:
+    """What is wrong with an image so small that convolutions of several cells are given a single one; else nothing."""
+    names = [
+        owner.name
+        for edge, owner in sorted(trace.owners.items(), key=lambda item: item[1].order)
+        if edge[0] in trace.positions and sees_padding(edge[0])
+    ]
+    return (
+        [f"layer {names[0]} sees one cell and padding around it, and no layer from there on has a grid"]
+        if names
+        else []
+    )
 
 
 def _unread(trace: Trace, last: str) -> list[str]:
@@ -211,7 +232,9 @@ def _unread(trace: Trace, last: str) -> list[str]:
     return [
         owner.name
         for owner in after
-        if len(owner.shape) > 2 and min(prod(owner.shape[1:-1]), prod(owner.shape[2:])) > 1
+        if len(owner.shape) > 2
+        and min(prod(owner.shape[1:-1]), prod(owner.shape[2:])) > 1
+        and not (owner.edge and PADS.fullmatch(kind(owner.edge[0])))
     ]
 
 
@@ -263,7 +286,7 @@ def _end_of_encoder(trace: Trace) -> Choice:
     grid = by(taken.layout.grid)
     reason = f"the output is dense, so the end of the encoder: the widest tensor of the coarsest grid, {grid}"
     finer = _others([cells for cells in alive if prod(cells.layout.grid) > prod(taken.layout.grid)], taken)
-    return _choice(taken, reason, f"{reason}; name a layer of the decoder with layer= for a finer map{finer}")
+    return _choice(taken, reason, *([f"for a finer map name another layer with layer={finer}"] if finer else []))
 
 
 def _others(alive: Sequence[Cells], taken: Cells) -> str:

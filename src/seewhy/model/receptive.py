@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -55,6 +56,16 @@ def receptive_fields(edge: GradientEdge, leaf: Tensor, rank: int) -> Fields | No
                 return None
             fields[producer] = tuple(map(Field.hull, seen, fields.get(producer, seen)))
     return fields.get(source)
+
+
+def sees_padding(node: Node) -> bool:
+    """Whether a convolution of several cells is given a single one, so that all else that it sees is padding."""
+    if kind(node) != "Convolution" or saved(node, "transposed") or prod(saved(node, "weight").shape[2:]) == 1:
+        return False
+    read = producers(node)[0]
+    while PADS.fullmatch(kind(read[0])):
+        read = producers(read[0])[0]
+    return prod(shape_of(read)[2:]) == 1
 
 
 def _read(node: Node, rank: int) -> list[Edge]:
