@@ -23,10 +23,15 @@ def squashing(last, classes):
     )
 
 
-@pytest.mark.parametrize(("last", "classes"), [(nn.Sigmoid(), 1), (nn.Sigmoid(), 4), (nn.Softmax(1), 4)])
+SQUASHED = [(nn.Sigmoid(), 1), (nn.Sigmoid(), 4), (nn.Softmax(1), 4)]
+SQUASHED += [(nn.LogSigmoid(), 1), (nn.LogSigmoid(), 4), (nn.LogSoftmax(1), 4)]
+
+
+@pytest.mark.parametrize(("last", "classes"), SQUASHED)
 def test_scores_that_are_probabilities_are_not_squashed_again(last, classes):
     model, images = squashing(last, classes), torch.randn(2, 3, 9, 9)
     own = model(images).detach()
+    own = own.exp() if "Log" in type(last).__name__ else own
     assert seewhy.explain(model, images, 0).probabilities == pytest.approx(own[:, 0].tolist())
     for target, expected in (
         (seewhy.Probability(0), own[:, 0]),
@@ -287,17 +292,28 @@ OF_SIGMOIDS = {
 }
 
 
+ENDS = {
+    "Softmax": nn.Softmax(1),
+    "LogSoftmax": nn.LogSoftmax(1),
+    "Sigmoid": nn.Sigmoid(),
+    "LogSigmoid": nn.LogSigmoid(),
+}
+
+
 @pytest.mark.parametrize("method", ["grad_cam", "hires_cam", "shapley_cam", "score_cam"])
 @pytest.mark.parametrize(
     ("last", "what"),
-    [*(("softmax", what) for what in OF_LOGITS), *(("sigmoid", what) for what in OF_SIGMOIDS)],
+    [
+        *((last, what) for what in OF_LOGITS for last in ("Softmax", "LogSoftmax")),
+        *((last, what) for what in OF_SIGMOIDS for last in ("Sigmoid", "LogSigmoid")),
+    ],
 )
 @pytest.mark.filterwarnings("ignore::seewhy.MapWarning")  # on random weights some maps are zero
 def test_what_needs_logits_is_the_same_with_and_without_a_last_softmax_or_sigmoid(last, what, method):
-    of_probabilities, of_logits = (OF_LOGITS if last == "softmax" else OF_SIGMOIDS)[what]
+    of_probabilities, of_logits = (OF_LOGITS if "Softmax" in last else OF_SIGMOIDS)[what]
     plain, images = squashing(nn.Identity(), 4).double(), torch.randn(2, 3, 9, 9).double()
     nn.init.normal_(plain[4].weight)
-    squashed = nn.Sequential(*plain[:5], nn.Softmax(1) if last == "softmax" else nn.Sigmoid())
+    squashed = nn.Sequential(*plain[:5], ENDS[last])
     one = seewhy.explain(squashed, images, of_probabilities, method, layer="1")
     other = seewhy.explain(plain, images, of_logits, method, layer="1")
     torch.testing.assert_close(one.raw["1"], other.raw["1"])
@@ -319,22 +335,39 @@ def test_what_needs_logits_is_the_same_with_and_without_a_last_softmax_or_sigmoi
             "log p - log(1 - p) is read where logits are asked for, and is these",
             ("p(cat)", "logit(cat)"),
         ),
+        (
+            nn.LogSoftmax(1),
+            "log p stands for the logit behind it: in a difference of two classes exactly, alone for the class against "
+            "all others, and such a map fades where the model is sure",
+            ("log p(cat)", "log p(cat)"),
+        ),
+        (
+            nn.LogSigmoid(),
+            "log p - log(1 - p) is read where logits are asked for, and is these",
+            ("log p(cat)", "logit(cat)"),
+        ),
     ],
 )
 def test_a_title_names_the_number_that_was_differentiated(last, note, titles):
     model, images = squashing(last, 4), torch.randn(2, 3, 9, 9)
     labels = ["cat", "dog", "cow", "hen"]
+    logs, kind = isinstance(last, nn.LogSoftmax | nn.LogSigmoid), type(last).__name__.lower().removeprefix("log")
     p = model(images).detach()[:, 0]
+    p = p.exp() if logs else p
     for target, title in (("cat", titles[0]), (seewhy.Probability("cat"), "p(cat)"), (seewhy.Logit("cat"), titles[1])):
         e = seewhy.explain(model, images, target, labels=labels)
         assert e.target == (title, title)
         assert e[0].caption()[0] == f"{title}  {100 * float(p[0]):.1f} %"
-        said = note if title == titles[1] else "these are read, as they are or as log p"
-        assert f"the model puts out the probabilities p of a {type(last).__name__.lower()}: {said}" in e.notes
+        assert e.probabilities == pytest.approx(p.tolist())
+        read = "it is read, as it is or as p" if logs else "these are read, as they are or as log p"
+        said = note if isinstance(target, seewhy.targets.classes.ClassScore) and target.kind == "logit" else read
+        assert f"the model puts out {'log p' if logs else 'the probabilities p'} of a {kind}: {said}" in e.notes
         read = {"p(cat)": p, "log p(cat)": p.log(), "logit(cat)": p.logit()}[title]
         torch.testing.assert_close(e.scores, read)
-    best = p.argmax()
-    assert seewhy.explain(model, images, labels=labels).target[int(best)].startswith("p(")
+    chosen = seewhy.explain(model, images, labels=labels)
+    assert chosen.target[0].startswith(titles[0][:-5])
+    by = "log p" if logs else "probability"
+    assert f"target: the class that the model predicts, by its {by}, which the model puts out" in chosen.notes
     plain = seewhy.explain(squashing(nn.Identity(), 4), images, "cat", labels=labels)
     assert plain.target == ("cat", "cat")
     assert not any("puts out" in note for note in plain.notes)
@@ -346,15 +379,17 @@ def test_a_reference_of_itself_is_told():
     assert str(told.value) == "got 'class 1' as a reference of itself; name other classes to contrast it with"
 
 
-def test_a_sure_model_of_probabilities_is_told_the_way_out():
-    model = squashing(nn.Softmax(1), 4)
+@pytest.mark.parametrize("last", ["softmax", "log_softmax"])
+def test_a_sure_model_of_probabilities_is_told_the_way_out(last):
+    model = squashing(nn.Softmax(1) if last == "softmax" else nn.LogSoftmax(1), 4)
     with torch.no_grad():
         model[4].bias[2] = 20.0
-    for target in (None, 1, -seewhy.Rank(2), [seewhy.Rank(1), seewhy.Logit(2)]):
-        notes = seewhy.explain(model, torch.randn(2, 3, 9, 9), target, "hires_cam").notes
+    asked = (1, -seewhy.Rank(2)) if last == "softmax" else (2, -seewhy.Rank(1), seewhy.Probability(1))
+    for target in (None, *asked, [seewhy.Rank(1), seewhy.Logit(2)]):
+        notes = seewhy.explain(model, torch.randn(2, 3, 9, 9), target, "hires_cam", rectify=False).notes
         assert (
             "the model is nearly sure, so the gradient of a probability nearly vanishes; explain the model without its "
-            "last softmax, whose logits keep it"
+            f"last {last}, whose logits keep it"
         ) in notes
 
 

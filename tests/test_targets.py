@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from seewhy.targets.arithmetic import Each
 from seewhy.targets.classes import (
@@ -344,24 +345,27 @@ def test_a_single_reference_needs_no_list():
 
 
 SQUASHED = {"softmax": SCORES.softmax(1), "sigmoid": SCORES.sigmoid()}
+SQUASHED |= {"log_softmax": SCORES.log_softmax(1), "log_sigmoid": nn.functional.logsigmoid(SCORES)}
 
 
 @pytest.mark.parametrize("made", list(SQUASHED))
 def test_what_is_read_of_probabilities_and_what_it_is_called(made):
-    p, about = SQUASHED[made], Question((), (2, 5), LABELS, 2, made)
-    logit = p.log() if made == "softmax" else SCORES
-    called = "log p(boxer)" if made == "softmax" else "logit(boxer)"
+    put_out, about = SQUASHED[made], Question((), (2, 5), LABELS, 2, made)
+    p = SCORES.softmax(1) if "softmax" in made else SCORES.sigmoid()
+    logit = p.log() if "softmax" in made else SCORES
+    called = "log p(boxer)" if "softmax" in made else "logit(boxer)"
+    log = "log " * ("log" in made)
     for asked, expected, words in (
-        (2, p[:, 2], "p(boxer)"),
-        ("boxer", p[:, 2], "p(boxer)"),
+        (2, put_out[:, 2], f"{log}p(boxer)"),
+        ("boxer", put_out[:, 2], f"{log}p(boxer)"),
         (Probability(2), p[:, 2], "p(boxer)"),
         (Logit(2), logit[:, 2], called),
         (LogProbability(2), p[:, 2].log(), "log p(boxer)"),
         (ReST(2), logit[:, 2] + p[:, 2].log(), f"{called} + log p(boxer)"),
-        (Rank(1), p.amax(1), "p(Egyptian cat)"),
+        (Rank(1), put_out.amax(1), f"{log}p(Egyptian cat)"),
     ):
-        settled = resolve(parse(asked, 2), about, p)
-        torch.testing.assert_close(settled(p, ROWS), expected)
+        settled = resolve(parse(asked, 2), about, put_out)
+        torch.testing.assert_close(settled(put_out, ROWS), expected)
         assert describe(settled, about, 0) == words
 
 
@@ -373,14 +377,15 @@ def test_a_contrast_of_probabilities_is_that_of_the_logits_behind_them(made, wei
     # by its logit class 1 is nearest to class 3, by its probability class 2 is
     scores[0] = torch.tensor([3.0, 1.0, -2.0, 0.0, -9.0])
     scores[1] = torch.tensor([3.0, -0.8, -5.0, -2.0, -9.0])
-    p = {"softmax": scores.softmax(1), "sigmoid": scores.sigmoid()}[made]
+    p = scores.softmax(1) if "softmax" in made else scores.sigmoid()
+    p = p.log() if "log" in made else p
     asked, rows = Contrast(weighting=weighting, **chosen), torch.arange(6)
     plain = resolve(asked, Question((), (6, 5), LABELS, 6), scores)
     squashed = resolve(asked, Question((), (6, 5), LABELS, 6, made), p)
     torch.testing.assert_close(squashed(p, rows), plain(scores, rows))
     scaled = resolve(replace(asked, gamma=0.6), Question((), (6, 5), LABELS, 6), scores)(scores, rows)
     told = resolve(replace(asked, gamma=0.6), Question((), (6, 5), LABELS, 6, made), p)(p, rows)
-    shift = 0.4 * scores.logsumexp(1) if made == "softmax" else 0.0  # which a softmax forgets
+    shift = 0.4 * scores.logsumexp(1) if "softmax" in made else 0.0  # which a softmax forgets
     torch.testing.assert_close(told + shift, scaled)
 
 
@@ -395,6 +400,17 @@ def test_probabilities_that_were_rounded_to_0_and_1_have_logits_without_a_gradie
     inside = 4.0 if made == "softmax" else 1 / (0.25 * 0.75)
     torch.testing.assert_close(gradient[:2].float(), torch.tensor([0.0, inside]), rtol=1e-2, atol=0)
     assert gradient[2] == (1.0 if made == "softmax" else 0.0)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_the_logit_behind_a_log_sigmoid_is_exact_far_from_0_on_both_sides(precision):
+    y = torch.tensor([-300.0, -40.0, -1.0, 0.0, 3.0, 40.0, 80.0], dtype=precision)
+    p = nn.functional.logsigmoid(y).requires_grad_()
+    logits = logits_of(p, "log_sigmoid")
+    torch.testing.assert_close(logits, y)
+    assert torch.equal(logits_of(torch.zeros(1), "log_sigmoid").isfinite(), torch.tensor([True]))
+    (gradient,) = torch.autograd.grad(logits[1:5].sum(), p)
+    torch.testing.assert_close(gradient[1:5], 1 / (1 - nn.functional.logsigmoid(y[1:5]).exp()))
 
 
 @pytest.mark.parametrize(
@@ -417,11 +433,19 @@ def test_probabilities_that_were_rounded_to_0_and_1_have_logits_without_a_gradie
         ("sigmoid", 1, [0.5, 0.0001], True),
         ("sigmoid", Logit(1), [0.5, 0.0001], False),
         ("sigmoid", [Rank(1), -Probability(1)], [0.6, 0.0001], True),
+        ("log_softmax", 0, [0.9991, 0.0009], True),
+        ("log_softmax", 0, [0.9989, 0.0011], False),
+        ("log_softmax", Logit(1), [0.9999, 0.0001], False),
+        ("log_softmax", Probability(1), [0.9999, 0.0001], True),
+        ("log_sigmoid", 1, [0.5, 0.9991], True),
+        ("log_sigmoid", 1, [0.5, 0.0001], False),
+        ("log_sigmoid", Probability(1), [0.5, 0.0001], True),
+        ("log_sigmoid", Logit(1), [0.5, 0.9999], False),
     ],
 )
 def test_which_probabilities_hardly_have_a_gradient(made, asked, p, flat):
     p, about = torch.tensor([p, p]).double(), Question((), (2, 2), None, 2, made)
-    said = notes(resolve(parse(asked, 2), about, p), about, p)
+    said = notes(resolve(parse(asked, 2), about, p.log() if "log" in made else p), about, p)
     assert any("nearly sure" in note for note in said) == flat
 
 

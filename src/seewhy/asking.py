@@ -1,5 +1,6 @@
 """What a model's output can be asked: where its scores are, what they are and what they are called."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ def question_of(subject: Subject, shown: Any, output: Path | None, squashed: boo
         subject: what was run.
         shown: the model's whole output.
         output: where the user says that the scores are; None to look for them.
-        squashed: whether the graph tells of a sigmoid or softmax behind the scores.
+        squashed: whether the graph tells of a sigmoid or softmax behind the scores, or the logarithm of one.
 
     Raises:
         ModelError: scores are wanted at a place that the output does not have.
@@ -53,6 +54,7 @@ def question_of(subject: Subject, shown: Any, output: Path | None, squashed: boo
     made = _squashing(scores, squashed)
     names = subject.labels_of(scores.shape)
     question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
+    question = replace(question, unclear=made is None and bool(((scores >= 0) & (scores <= 1)).all()))
     _check_labels(question)
     return replace(question, sights=subject.sights, given=subject.batch.further), [note] if note else []
 
@@ -64,12 +66,22 @@ def _stated(model: nn.Module) -> int | None:
 
 
 def _squashing(scores: Tensor, squashed: bool) -> Squashing | None:
-    """What made the scores probabilities: a softmax if classes sum to 1, else a sigmoid if the graph tells of one."""
-    tolerance = max(1e-3, 8 * torch.finfo(scores.dtype).eps * squashed)  # a known softmax sums as precisely as it can
-    several = scores.ndim > 1 and scores.shape[1] > 1 and bool((scores >= 0).all())
-    if several and bool((scores.float().sum(1) - 1).abs().max() < tolerance):
-        return "softmax"
-    return "sigmoid" if squashed else None
+    """What made the scores p or log p: a softmax where p sums to 1, else a sigmoid where the graph tells of one."""
+    positive, negative = bool((scores >= 0).all()), bool((scores <= 0).all())
+    if scores.ndim > 1 and scores.shape[1] > 1:
+        precision = torch.finfo(scores.dtype).eps
+        # a known softmax sums as precisely as it can; log p is rounded by its own size, whose mean is at most log k
+        if positive and _sums_to_1(scores.float(), 8 * precision * squashed):
+            return "softmax"
+        if negative and _sums_to_1(scores.float().exp(), precision * math.log(scores.shape[1])):
+            return "log_softmax"
+    if not squashed:
+        return None
+    return "sigmoid" if positive else "log_sigmoid"
+
+
+def _sums_to_1(p: Float[Tensor, "b k *grid"], tolerance: float) -> bool:
+    return bool((p.sum(1) - 1).abs().max() < max(1e-3, tolerance))
 
 
 def _check_labels(question: Question) -> None:

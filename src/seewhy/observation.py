@@ -27,6 +27,7 @@ from seewhy.model.replay import Replay
 from seewhy.model.run import Run
 from seewhy.subject import Subject
 from seewhy.targets.question import Open, Question, resolve
+from seewhy.targets.reading import probabilities_of
 from seewhy.targets.walking import extent, sees, whole
 from seewhy.types import MethodError, ModelError, Path, Target
 
@@ -119,10 +120,9 @@ class Observation:
 
     @cached_property
     def probabilities(self) -> Float[Tensor, "b k"]:
-        """What the scores say as probabilities; scores that already are, as they are."""
-        if self.question.squashed:
-            return self.scores
-        return self.scores.sigmoid() if self.scores.shape[1] == 1 else self.scores.softmax(1)
+        """What the scores say as probabilities; scores that already are, as they are; NaN where that is unclear."""
+        p = probabilities_of(self.scores, self.question.squashed)
+        return p.new_full(p.shape, float("nan")) if self.question.unclear and self.question.classes > 1 else p
 
     def evidence(self, asked_now: tuple[Target, ...]) -> list[Evidence]:
         """The evidence of every group of layers for some questions; they share one backward pass."""

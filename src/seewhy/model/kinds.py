@@ -50,8 +50,8 @@ ACTIVATION_FUNCTIONS = frozenset({"relu", "relu6", "leaky_relu", "prelu", "rrelu
 }
 """The same as functions of `torch.nn.functional`, which models call outside of any module."""
 
-SQUASHING = frozenset({"Sigmoid", "Softmax"})
-"""From logits to probabilities."""
+SQUASHING = frozenset({"Sigmoid", "Softmax", "LogSigmoid", "LogSoftmax"})
+"""From logits to probabilities, or to their logarithms."""
 
 GATES = frozenset({"Sigmoid", "Hardsigmoid", "LogSigmoid", "Tanh", "Hardshrink", "Softshrink"})
 """Activation functions that are nothing like a rectifier."""

@@ -18,9 +18,24 @@ from seewhy.targets.arguments import Class, Classes, class_index, classes_of, fo
 from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
 from seewhy.targets.dense import instead_of_a_class
 from seewhy.targets.detections import scores_at
-from seewhy.targets.question import Open, Question, Squashing, as_target, is_question
-from seewhy.targets.reading import BEHIND, KINDS, READ, SURE, WORDS, Kind, column, made, nearly_sure
+from seewhy.targets.question import Open, Question, as_target, is_question
+from seewhy.targets.reading import (
+    COMPETING,
+    KINDS,
+    OF_EACH,
+    READ,
+    SURE,
+    UNCLEAR,
+    WORDS,
+    Kind,
+    column,
+    made,
+    nearly_sure,
+)
 from seewhy.types import Path, Rows, Scores, Target, TargetError
+
+_OF_ALL = ("probability", "log_probability")
+"""What depends on the scores of all classes, where these are logits."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,8 @@ class ClassScore:
         """With indices for labels, the scores' place, and what is to be read of these scores.
 
         Raises:
-            TargetError: a class out of range, an unknown or ambiguous label, or an output that has no classes.
+            TargetError: a class out of range, an unknown or ambiguous label, an output that has no classes, or a
+                probability of scores that may be probabilities or logits.
         """
         path = scores_at(question)
         if len(question.shape) > 2:
@@ -55,8 +71,15 @@ class ClassScore:
             )
         listed = for_each(self.classes, question.images, "targets")
         indices = tuple(class_index(each, question) for each in listed)
+        if question.unclear and question.classes > 1 and self.kind in _OF_ALL:
+            raise TargetError(
+                "a probability was asked for, but every score is between 0 and 1 and those of an image do not sum to "
+                "1, so that they may be probabilities already, or logits; ask "
+                f"Value({indices[0]}) for the number as it is, or a function such as lambda output: "
+                f"output.softmax(1)[:, {indices[0]}] if these are logits"
+            )
         kind = KINDS[question.squashed].get(self.kind, self.kind)
-        return replace(self, kind=kind, classes=indices, path=path, note=self._said(question.squashed))
+        return replace(self, kind=kind, classes=indices, path=path, note=self._said(question, indices[0]))
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The score of each row's class."""
@@ -80,26 +103,28 @@ class ClassScore:
         return WORDS[self.kind].format(question.label(cast(int, class_of(self, image))))
 
     def doubts(self, question: Question, probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
-        """That it hardly has a gradient, since the model is nearly sure.
+        """That it is not known what the scores are, or that it hardly has a gradient, since the model is nearly sure.
 
         A probability of any class, where one is near 1 (where each class has its sigmoid: where its own is near 0 or
         1); the logarithm of one only where it is that of its own class.
         """
+        if question.unclear:
+            yield UNCLEAR
         own = torch.stack([probabilities[n, cast(int, class_of(self, n))] for n in question.asked])
         flat = False
-        if self.kind in ("log", "log_probability"):
+        if self.kind in ("log", "log_output", "log_probability"):
             flat = bool((own > SURE).any())
-        elif self.kind in ("output", "probability"):
-            alone = question.squashed == "sigmoid" or question.classes == 1
+        elif self.kind in ("output", "exp", "probability"):
+            alone = question.squashed in OF_EACH or question.classes == 1
             flat = bool((torch.maximum(own, 1 - own) > SURE).any()) if alone else _most(probabilities, question) > SURE
         if flat:
             yield nearly_sure(question.squashed)
 
-    def _said(self, squashed: Squashing | None) -> str:
-        """What is read of probabilities."""
-        if squashed is None:
-            return ""
-        return made(squashed, BEHIND[squashed] if self.kind == "logit" else "these are read, as they are or as log p")
+    def _said(self, question: Question, first: int) -> str:
+        """How probabilities are read, or made of logits."""
+        if question.squashed is not None:
+            return made(question.squashed, self.kind == "logit")
+        return COMPETING.format(first) if self.kind in _OF_ALL and question.classes > 1 else ""
 
     def _columns(self, rows: Rows) -> Int[Tensor, " m"]:
         which = self.classes if isinstance(self.classes, tuple) else (self.classes,)
@@ -118,8 +143,8 @@ class ClassScore:
 def Logit(classes: Classes) -> ClassScore:
     """The score before the softmax, y_c: the target of the Grad-CAM paper.
 
-    Of a model that puts out probabilities p: of a sigmoid's, log p_c - log(1 - p_c), which is y_c; of a softmax's,
-    log p_c, which is y_c up to a number that all classes of an image share: differences of logits are exact.
+    Of a model that puts out probabilities p, or log p: of a sigmoid's, log p_c - log(1 - p_c), which is y_c; of a
+    softmax's, log p_c, which is y_c up to a number that all classes of an image share: differences are exact.
 
     Args:
         classes: an index or a label, one for all images or a sequence with one for each.
@@ -128,7 +153,7 @@ def Logit(classes: Classes) -> ClassScore:
 
 
 def Probability(classes: Classes) -> ClassScore:
-    """p_c = softmax(y)_c; of a single logit, its sigmoid; of a model that puts out probabilities, these.
+    """p_c = softmax(y)_c; of a single logit, its sigmoid; of a model that puts out p or log p, this p.
 
     Its gradient is p_c (dy_c - sum_k p_k dy_k): it vanishes where the model is sure. Prefer the log-probability there.
     """

@@ -13,7 +13,7 @@ from seewhy.nested import follow
 from seewhy.targets.abilities import Move
 from seewhy.targets.dense import counted, nearest
 from seewhy.targets.question import Question, Squashing
-from seewhy.targets.reading import fading, logits_of
+from seewhy.targets.reading import UNCLEAR, fading, logits_of
 from seewhy.tensor import full
 from seewhy.types import Path, Rows, Scores
 
@@ -66,6 +66,8 @@ class Pixels:
 
     def doubts(self, question: Question, _probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
         """What stands for logits, and that it hardly has a gradient where the model is nearly sure of the region."""
+        if question.unclear:
+            yield UNCLEAR
         rows = torch.tensor(list(question.asked))
         scores = self._classed(full(follow(question.output, self.path).detach()[rows]), rows)
         yield from fading(scores, nearest(self.mask, scores.shape[1:])[rows], self.squashed)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seewhy.marks import Sight
 from seewhy.types import ModelError, Path, Rows, Scores, Target, TargetError
 
-Squashing = Literal["softmax", "sigmoid"]
+Squashing = Literal["softmax", "sigmoid", "log_softmax", "log_sigmoid"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Question:
         shape: of the scores.
         labels: names of the classes.
         images: how many there are.
-        squashed: what made the scores probabilities, where they are that already.
+        squashed: what made the scores probabilities, or their logarithms, where they are that already.
+        unclear: whether they may be probabilities or logits: all are in 0..1, and nothing tells what made them.
         output: what the model put out on the clean pass.
         missing: where there are no scores, why, in one sentence.
         size: of the images, in pixels.
@@ -48,6 +49,7 @@ class Question:
     stated: int | None = None
     sights: tuple[Sight | None, ...] = ()
     given: Mapping[str | int, Any] = field(default_factory=dict[str | int, Any], repr=False, compare=False)
+    unclear: bool = False
 
     def sight(self, image: int) -> Sight | None:
         """What the model sees of the photo behind an image."""

@@ -3,6 +3,7 @@
 They become targets of fixed classes once; changed copies of an image never take new ones.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, SupportsIndex, cast
@@ -20,7 +21,7 @@ from seewhy.targets.dense import instead_of_a_class
 from seewhy.targets.detections import is_detector, scores_at
 from seewhy.targets.embedding import embedding_in
 from seewhy.targets.question import Question, Squashing, resolve
-from seewhy.targets.reading import BEHIND, logits_of, made
+from seewhy.targets.reading import OF_LOGS, UNCLEAR, logits_of, made
 from seewhy.types import Path, Rows, Scores, Target, TargetError
 
 _NEAREST = 3
@@ -157,7 +158,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Weighed:
-    """The softmax form of `Contrast`, its classes fixed for each image; `squashed`: the scores are probabilities."""
+    """The softmax form of `Contrast`, its classes fixed for each image; `squashed`: what made p or log p of logits."""
 
     own: tuple[int, ...]
     others: tuple[tuple[int, ...], ...]
@@ -182,7 +183,12 @@ class Weighed:
     @property
     def note(self) -> str:
         """What stands for logits."""
-        return made(self.squashed, BEHIND[self.squashed]) if self.squashed else ""
+        return made(self.squashed, logits=True) if self.squashed else ""
+
+    def doubts(self, question: Question, _probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
+        """That it is not known what the scores are."""
+        if question.unclear:
+            yield UNCLEAR
 
     def told(self, question: Question, image: int) -> str:
         """The contrast in words: `Egyptian cat against tabby, tiger cat`."""
@@ -195,8 +201,9 @@ def _chosen(place: int, question: Question) -> str:
     if question.classes == 1:
         return f"the model's only score; the map shows what speaks for it, -Logit(0) what speaks against it{where}"
     which = "that the model predicts" if place == 1 else f"at place {place} of the model's scores"
-    by = "probability, which the model puts out" if question.squashed else "logit"
-    return f"the class {which}, by its {by}{where}"
+    by = "log p" if question.squashed in OF_LOGS else "probability"
+    read = f"{by}, which the model puts out" if question.squashed else "score" if question.unclear else "logit"
+    return f"the class {which}, by its {read}{where}"
 
 
 def _check_ranked(question: Question) -> None:

@@ -16,6 +16,7 @@ from seewhy.targets.pixels import Pixels
 from seewhy.targets.pointing import cell_under, laid, mask_of, pixel_of
 from seewhy.targets.question import Open, Question, resolve
 from seewhy.targets.ranked import Rank
+from seewhy.targets.reading import HALF, OF_EACH
 from seewhy.targets.walking import changed
 from seewhy.types import Target, TargetError
 from seewhy.wording import by, some
@@ -79,8 +80,8 @@ class Region:
         """
         scores = dense_scores(question)
         axes = len(question.size)
-        alone = scores.shape[1] == 1 or question.squashed == "sigmoid"
-        threshold = (0.5 if question.squashed else 0.0) if alone else None
+        alone = scores.shape[1] == 1 or question.squashed in OF_EACH
+        threshold = HALF[question.squashed] if alone else None
         given = self._given(scores, question)
         predicted = claims(scores, threshold if given is None else None)
         covered = counted(predicted if given is None else predicted & given[:, None], axes)

@@ -15,7 +15,7 @@ from seewhy.targets.arguments import Classes, class_index, classes_of, for_each,
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
-from seewhy.targets.reading import SURE
+from seewhy.targets.reading import OF_LOGS, SURE, probabilities_of
 from seewhy.types import Path, Rows, Scores, TargetError
 
 
@@ -111,7 +111,9 @@ class Number:
         """That it hardly has a gradient, where it is near the end of what a sigmoid or softmax can put out."""
         images = torch.tensor(list(question.asked))
         own = self._own(follow(question.output, self.path).detach()[images], images)
-        if question.squashed and bool((torch.maximum(own, 1 - own) > SURE).any()):
+        p = probabilities_of(own, question.squashed) if question.squashed else own
+        ends = p if question.squashed in OF_LOGS else torch.maximum(p, 1 - p)  # log p has but one end
+        if question.squashed and bool((ends > SURE).any()):
             yield (
                 f"a number is near the end of what the model's last {question.squashed} can put out, so its gradient "
                 f"nearly vanishes; explain the model without this {question.squashed}"
