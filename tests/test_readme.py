@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,20 @@ from seewhy.attending import Attending
 from seewhy.cli import main
 from seewhy.evidence import Evidence
 from seewhy.facts import FACTS
+from seewhy.zoo.loaded import SCHEMES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-PAGES = sorted((ROOT / "docs" / "questions").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+OF_OTHERS = ("tensorflow as tf", "import jax")  # recipes that tests/test_arrays.py runs
 ON_PAGES = {
     f"{page.stem} {number}": code
     for page in PAGES
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     )
+    if not any(each in code for each in OF_OTHERS)
 }
 EXTRAS = {
     "seewhy.load()": "efficientnet_lite_pytorch",
@@ -43,7 +47,7 @@ def test_code_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("block", ON_PAGES)
-def test_code_of_the_pages_on_questions_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_the_pages_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(ON_PAGES[block], tmp_path, monkeypatch)
 
 
@@ -54,7 +58,9 @@ def run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             pytest.importorskip(library, reason="needs an extra of seewhy's")
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)  # a random network may have a map of zeros, which is a warning
-    exec(compile(code, "a page", "exec"), {"__name__": "page"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of torch.jit
+        exec(compile(code, "a page", "exec"), {"__name__": "page"})
     assert {path.name for path in tmp_path.iterdir()} == set(re.findall(r'save\("(.*?)"\)', code))
 
 
@@ -123,10 +129,7 @@ def test_the_facts_are_all_told() -> None:
         assert dims or shape == ("list" if name.endswith("_by_layer") or name in LISTS else "function"), name
 
 
-LINKED = ["README.md", "docs/explain.md", "docs/alignment.md", "docs/quality.md"]
-
-
-@pytest.mark.parametrize("page", LINKED + [str(page.relative_to(ROOT)) for page in PAGES])
+@pytest.mark.parametrize("page", ["README.md", *(str(page.relative_to(ROOT)) for page in PAGES)])
 def test_links_lead_somewhere(page: str) -> None:
     path = ROOT / page
     for link in re.findall(r"\]\((?!http)([^)]+)\)", path.read_text(encoding="utf-8")):
@@ -135,6 +138,11 @@ def test_links_lead_somewhere(page: str) -> None:
         assert there.exists(), link
         heads = re.findall("^#+ (.*)$", there.read_text(encoding="utf-8"), re.MULTILINE) if anchor else [""]
         assert anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], link
+
+
+def test_all_ways_to_name_a_model_are_told() -> None:
+    for page in (README, (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")):
+        assert all(f"{scheme}:" in page for scheme in SCHEMES)
 
 
 def test_methods_are_those_of_the_registry() -> None:
