@@ -1,6 +1,7 @@
 """Whatever a model refuses its inputs with is one error about all of them; what is not the model's stays what it is."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +46,10 @@ def asked(ids=((1, 2, 3), (1, 4, 0))):
             "AttributeError: 'str' object has no attribute 'size'",
         ),
         (RuntimeError("sizes differ\nand more"), "sizes differ"),
+        (
+            ValueError("Exception encountered when calling Net.call().\n\n\x1b[1mbad axes\x1b[0m\n\nArguments"),
+            "bad axes",
+        ),
         (ValueError(), "ValueError"),
         (NotImplementedError("not here"), "not here"),
         (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
@@ -138,3 +143,36 @@ def test_what_no_input_can_mend_stays_what_it_is():
         with pytest.raises(type(error)) as told:
             seewhy.explain(Asked(error), asked(), 1)
         assert told.value is error
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "hint"),
+    [
+        (nn.Conv2d(3, 2, 3), IMAGES.double(), "; the model is of float32: images.to(torch.float32)"),
+        (nn.Conv2d(3, 2, 3).double(), IMAGES, "; the model is of float64: images.to(torch.float64)"),
+        (nn.Conv2d(3, 2, 3), IMAGES.movedim(1, -1), "; its channels seem to be last: images.permute(0, 3, 1, 2)"),
+        (nn.Conv3d(3, 2, 3), torch.zeros(1, 5, 3, 8, 8), "third: images.permute(0, 2, 1, 3, 4)"),
+    ],
+)
+def test_what_can_be_told_by_type_and_shape_is_the_way_out(model, images, hint):
+    with pytest.raises(ModelError) as error:
+        forward(model, Batch(images))
+    assert str(error.value).endswith(hint)
+    assert str(error.value).count("images.") == 1
+
+
+class OfWords(nn.Module):
+    """As models of transformers that take words beside images, the words optional in name alone."""
+
+    config = SimpleNamespace(text_config=SimpleNamespace(max_position_embeddings=4))
+
+    def forward(self, pixel_values, input_ids=None):
+        return pixel_values.mean((2, 3)) + nn.functional.embedding(input_ids, torch.zeros(4, 3)).mean(1)
+
+
+def test_words_that_were_not_given_or_are_too_many_are_told():
+    with pytest.raises(ModelError, match=r"; it takes input_ids too, which were not given$"):
+        forward(OfWords(), Batch(IMAGES))
+    ids = torch.arange(6).expand(2, 6)
+    with pytest.raises(ModelError, match=r"; input_ids are 6 tokens, of which it takes 4$"):
+        forward(OfWords(), Batch(IMAGES, kwargs={"input_ids": ids}))

@@ -304,8 +304,26 @@ def test_an_exported_program_has_no_layers_but_may_be_run(method):
     model, x = small(), drawn(2, 3, 32, 24)
     program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
     close(seewhy.explain(program, x, 1, method).map, seewhy.explain(model, x, 1, method).map)
-    with pytest.raises(LayerError, match="no layer has a spatial grid of more than one cell"):
+    with pytest.raises(LayerError) as error:
         seewhy.explain(program, x, 1)
+    assert str(error.value) == (
+        "the model was made by torch.export, whose operations are no modules, so that no layer has a grid; pass the "
+        "module that it was exported from, or take 'saliency', or a method that only runs the model: 'rise' or "
+        "'occlusion'"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["saliency", "occlusion"])
+def test_a_program_of_a_fixed_batch_is_refused_with_the_way_out(method):
+    x = drawn(2, 3, 32, 24)
+    program = torch.export.export(small(), (x,)).module()
+    with pytest.raises(ModelError) as error:
+        seewhy.explain(program, x, 1, method)
+    assert str(error.value).endswith(
+        "; it was exported, maybe for batches of one size: export it with a dynamic one (torch.export.Dim), or pass "
+        "the module that it was exported from"
+    )
 
 
 class FSDPModule:

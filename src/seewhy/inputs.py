@@ -1,7 +1,6 @@
 """Which of what a model is given are its images, and by which keyword it takes them."""
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from os import PathLike
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from seewhy.data.image import Photo
 from seewhy.model.forms import GRIDS
+from seewhy.model.forward import parameters
 from seewhy.types import ModelError
 
 _IMAGES = "pixel_values"
@@ -49,7 +49,7 @@ def named(model: nn.Module, images: Any, kwargs: Mapping[str, Any]) -> tuple[Any
 
 def _keyword(model: nn.Module, taken: Mapping[str, Any]) -> str | None:
     """The keyword for images that would not come first; None where they do."""
-    names = _parameters(model)
+    names = parameters(model)
     free = [name for name in names if name not in taken]
     if not free or (free[0] == names[0] and _IMAGES not in free[1:]):
         return None
@@ -58,15 +58,7 @@ def _keyword(model: nn.Module, taken: Mapping[str, Any]) -> str | None:
 
 def _usual(model: nn.Module) -> set[str]:
     """The keywords under which text, too, is the path of a photo."""
-    return {_IMAGES, str(getattr(model, "main_input_name", _IMAGES)), *_parameters(model)[:1]}
-
-
-def _parameters(model: nn.Module) -> Sequence[str]:
-    try:
-        parameters = signature(model.forward).parameters.values()
-    except (TypeError, ValueError):  # compiled code that does not tell
-        return ()
-    return [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+    return {_IMAGES, str(getattr(model, "main_input_name", _IMAGES)), *parameters(model)[:1]}
 
 
 def _is_floating(value: Any) -> bool:

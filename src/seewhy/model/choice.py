@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from seewhy.model.clues import is_bare, layouts_of
+from seewhy.model.forward import is_exported
 from seewhy.model.graph import Edge, kind, producers, saved, shape_of, weighted
 from seewhy.model.kinds import PADS
 from seewhy.model.owners import Traced
@@ -79,9 +80,9 @@ def choose(trace: Trace) -> Choice:
 
 
 def around(trace: Trace) -> list[Choice]:
-    """The layers to explain a score about one place of the image by, such as a box's; none where `choose` decides.
+    """The layers to explain a score about places of the image by, such as a box's; none where `choose` decides.
 
-    As `choose`, but for tensors whose gradient spans less of the picture than that place: in a head, where each cell
+    As `choose`, but for tensors whose gradient spans less of the picture than one of these: in a head, where each cell
     has its own box, they show little more than which cell it was. Where levels of a pyramid are joined as tokens
     ahead of such a tensor, it is each level's.
     """
@@ -102,8 +103,8 @@ def _joins_levels(trace: Trace, edge: Edge) -> bool:
     """Whether tokens of grids of several lengths become one sequence there."""
     parts = _on_the_way(trace, edge) if kind(edge[0]) == "Cat" and len(shape_of(edge)) < trace.image.ndim else []
     several = len({shape_of(part) for part in parts}) > 1
-    (gradient,) = trace.gradients([edge]) if several else (None,)
-    return gradient is not None and not _is_single(gradient)
+    found = [gradient for gradient in trace.gradients_by_place(edge) if gradient is not None] if several else []
+    return any(not _is_single(gradient) for gradient in found)
 
 
 def _on_the_way(trace: Trace, edge: Edge) -> list[Edge]:
@@ -118,17 +119,23 @@ def _is_single(gradient: Float[Tensor, "b *axes"]) -> bool:
 
 
 def _spans(trace: Trace, cells: Cells) -> bool:
-    """Whether the cells with a gradient reach along every axis over most of what the score is about."""
-    (gradient,) = trace.gradients([cells.edge])
-    if gradient is None or not trace.extent:
-        return False
-    gradient = cells.layout.to_cells(gradient)
+    """Whether for every place, the cells with a gradient reach along every axis over most of it."""
+    found = trace.gradients_by_place(cells.edge)
+    return bool(found) and all(
+        gradient is not None and _covers(trace, cells.layout.to_cells(gradient), sizes)
+        for gradient, sizes in zip(found, trace.extents, strict=True)
+    )
+
+
+def _covers(trace: Trace, gradient: Float[Tensor, "n c *grid"], sizes: Sequence[Sequence[float]]) -> bool:
+    """Whether the cells with a gradient reach in every image over most of a place of this size there."""
     if _is_single(gradient.flatten(2)):  # of one row of cells there are still several
         return False
-    reached = (gradient != 0).flatten(0, 1).any(0)
-    axes = zip(range(reached.ndim), trace.extent, trace.size, strict=True)
-    return bool(reached.any()) and all(
-        _length(reached, axis) * pixels >= _MOST * extent * reached.shape[axis] for axis, extent, pixels in axes
+    reached = (gradient != 0).unflatten(0, (len(sizes), -1)).flatten(1, 2).any(1)
+    return all(
+        _length(own, axis) * pixels >= _MOST * extent * own.shape[axis]
+        for own, extents in zip(reached, sizes, strict=True)
+        for axis, (extent, pixels) in enumerate(zip(extents, trace.size, strict=True))
     )
 
 
@@ -136,7 +143,7 @@ def _length(reached: Bool[Tensor, "*grid"], axis: int) -> int:
     """How many cells along an axis lie from the first to the last that is reached."""
     others = [other for other in range(reached.ndim) if other != axis]
     places = (reached.any(others) if others else reached).nonzero()[:, 0]
-    return int(places[-1] - places[0]) + 1
+    return int(places[-1] - places[0]) + 1 if len(places) else 0
 
 
 def _is_dense(trace: Trace) -> bool:
@@ -241,6 +248,11 @@ def _unread(trace: Trace, last: str) -> list[str]:
 def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
     found = list(spatial(trace))
     size = by(trace.size)
+    if not found and any(map(is_exported, trace.model.modules())):
+        raise LayerError(
+            "the model was made by torch.export, whose operations are no modules, so that no layer has a grid; pass "
+            f"the module that it was exported from, or take 'saliency', or {RUNS_ONLY}"
+        )
     if not found:
         raise LayerError(
             f"no layer has a spatial grid of more than one cell for images of {size}, so there is nothing to lay over "

@@ -1,6 +1,8 @@
 """Running a model on what it was given: whatever it refuses that with is one error, which names all of it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping
+from inspect import signature
 from itertools import chain
 from typing import Any
 
@@ -10,6 +12,13 @@ from torch import Tensor, nn
 from seewhy.model.batch import Batch
 from seewhy.model.observe import is_ours
 from seewhy.types import ModelError, SeewhyError
+
+_FEW = (1, 3, 4)
+_WORDS = "input_ids"
+"""By this keyword models of transformers take words."""
+_WRAPPED = "Exception encountered when calling"
+"""So Keras begins all errors; what was wrong follows."""
+_COLORS = re.compile(r"\x1b\[\d+m")
 
 
 def forward(model: nn.Module, batch: Batch, told: Batch | None = None) -> Any:
@@ -53,8 +62,8 @@ def _refused(model: nn.Module, batch: Batch, error: Exception) -> ModelError:
     others = ", ".join(f"{name} {_kind(value)}" for name, value in further)
     return ModelError(
         f"the model does not run on images of shape {tuple(images.shape)} and type "
-        f"{str(images.dtype).removeprefix('torch.')}{f' with {others}' if others else ''} ({_reason(error)}); give the "
-        f"batch as it takes it, and further inputs by args= and kwargs={_channels_last(images.shape)}"
+        f"{_spelled(images.dtype)}{f' with {others}' if others else ''} ({_reason(error)}); give the "
+        f"batch as it takes it, and further inputs by args= and kwargs={''.join(_hints(model, batch))}"
     )
 
 
@@ -62,13 +71,56 @@ def _kind(value: Any) -> str:
     return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
 
 
+def _spelled(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def _reason(error: Exception) -> str:
-    """Its first line; of errors that Python raises itself, which often name but a key, the kind too."""
-    line, kind = next(iter(str(error).splitlines()), ""), type(error).__name__
+    """Its first line that tells one; of errors that Python raises itself, which often name but a key, the kind too."""
+    lines = [line for line in _COLORS.sub("", str(error)).splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(_WRAPPED)] or lines
+    line, kind = next(iter(told), ""), type(error).__name__
     plain = isinstance(error, RuntimeError | TypeError | ValueError | AssertionError) and line
     return line if plain else f"{kind}: {line}" if line else kind
 
 
-def _channels_last(shape: Sequence[int]) -> str:
-    last = len(shape) == 4 and shape[-1] in (1, 3, 4) and shape[1] not in (1, 3, 4)
-    return "; its channels seem to be last: images.permute(0, 3, 1, 2)" if last else ""
+def _hints(model: nn.Module, batch: Batch) -> Iterator[str]:
+    """What may be wrong with what was given."""
+    shape, dtype = batch.images.shape, batch.images.dtype
+    own = {each.dtype for each in model.parameters() if each.is_floating_point()}
+    if own and dtype not in own:
+        yield f"; the model is of {_spelled(min(own, key=str))}: images.to({min(own, key=str)})"
+    if len(shape) == 4 and shape[-1] in _FEW and shape[1] not in _FEW:
+        yield "; its channels seem to be last: images.permute(0, 3, 1, 2)"
+    if len(shape) == 5 and shape[2] in _FEW and shape[1] not in _FEW:
+        yield "; its channels seem to be third: images.permute(0, 2, 1, 3, 4)"
+    yield from _of_words(model, batch.kwargs)
+    if is_exported(model):
+        yield (
+            "; it was exported, maybe for batches of one size: export it with a dynamic one (torch.export.Dim), or "
+            "pass the module that it was exported from"
+        )
+
+
+def _of_words(model: nn.Module, given: Mapping[str, Any]) -> Iterator[str]:
+    """Words that a model takes beside images and did not get, or got more of than it takes."""
+    ids, config = given.get(_WORDS), getattr(model, "config", None)
+    if ids is None and _WORDS in parameters(model):
+        yield f"; it takes {_WORDS} too, which were not given"
+    most = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
+    if isinstance(ids, Tensor) and isinstance(most, int) and ids.shape[-1] > most:
+        yield f"; {_WORDS} are {ids.shape[-1]} tokens, of which it takes {most}"
+
+
+def is_exported(model: nn.Module) -> bool:
+    """Whether it is a program of `torch.export`, whose operations are no modules."""
+    return any(kind.__module__.startswith("torch.export") for kind in type(model).__mro__)
+
+
+def parameters(model: nn.Module) -> list[str]:
+    """The names of what the model takes by position or keyword; none of compiled code that does not tell."""
+    try:
+        found = signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [each.name for each in found if each.kind is each.POSITIONAL_OR_KEYWORD]
