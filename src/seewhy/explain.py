@@ -53,7 +53,7 @@ def explain(
         target: the question: a class by index or label, one for all or a list with one per image; a target such as
             `Logit(1) - Logit(2)`; any function of (output, rows). None: the class that the model predicts.
         method: a method's name (`seewhy.METHODS`), or a function of facts. None: `grad_cam`; for a box `hires_cam`,
-            measured to be better there.
+            since Grad-CAM spreads what is read at few places.
         layer: a layer's name (`name@2` for its second call) or the module itself, or several, whose maps are fused.
             None: found by itself, and said in the notes.
         args: further positional arguments of the model, after the images.
