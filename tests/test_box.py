@@ -126,6 +126,38 @@ def test_several_boxes_each_have_their_own_level_and_share_two_forwards(images):
         torch.testing.assert_close(each.map, seewhy.explain(model, image, alone, "hires_cam").map)
 
 
+class Joined(nn.Module):
+    """The fine level of `Levels`, whose branches share a convolution after the features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        levels = Levels()
+        self.stem, self.shared = levels.stem, nn.Conv2d(6, 6, 1).double()
+        self.branches = nn.ModuleList([levels.fine_boxes, levels.fine_scores])
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.shared(self.stem(x)).tanh()
+        return Levels._level(hidden, 4, *self.branches)
+
+
+@pytest.mark.parametrize("several", [lambda a, b: a - b, lambda a, b: [a, b]], ids=["a difference", "two images"])
+def test_what_lies_between_two_boxes_is_no_box(several):
+    """A box of 8 pixels reads 3x3 cells, and is explained there: two that lie apart do not span one of 30."""
+    image = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def wide(output: Tensor) -> seewhy.Candidates:
+        found = candidates(output)
+        centers = (found.boxes[..., :2] + found.boxes[..., 2:]) / 2
+        return seewhy.Candidates(torch.cat((centers - 15, centers + 15), -1), found.scores, found.objectness)
+
+    both = [seewhy.Box(point=at, decode=wide, threshold=0.0) for at in ((6, 6), (26, 42))]
+    asked = several(*both)
+    images = image if isinstance(asked, list) else image[:1]
+    alone = seewhy.explain(Joined(), images[:1], both[0], "grad_cam", rectify=False)
+    together = seewhy.explain(Joined(), images, asked, "grad_cam", rectify=False)
+    assert list(together.raw) == list(alone.raw)
+
+
 def test_images_whose_boxes_stand_in_different_levels_share_what_both_are_made_of(images):
     model = Levels()
     first, second = (model(image[None]) for image in images)

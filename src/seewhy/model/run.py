@@ -15,8 +15,8 @@ from seewhy.nested import tensors
 from seewhy.types import ModelError, Path
 
 Reading = Callable[[Any], Sequence[tuple[Tensor, tuple[float, ...]]]]
-"""From a model's output to several scores, each with one number for each image, and how many pixels what each is about
-takes up along each axis."""
+"""From a model's output to several scores, each with one number for each of its places and each image, and how many
+pixels each place takes up along each axis, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Run:
 
         def scores(output: Any) -> Tensor:
             found.extend(read(output))
-            return torch.stack([number for number, _ in found])
+            return torch.cat([number for number, _ in found])
 
         whole = self._recorded(self.batch, scores)
         return [whole.about(number, extent) for number, extent in found]

@@ -41,8 +41,8 @@ class Trace:
     """A model's forward pass on a probe, recorded as a graph from the score tensor back to the image.
 
     `gated`: the model ran a part that could have a gradient inside a `no_grad` or `enable_grad` block of its own, which
-    the record does not follow. `edited`: the model wrote into its input. `extent`: for a score about one place of the
-    image, how many pixels along each axis that takes up.
+    the record does not follow. `edited`: the model wrote into its input. `extent`: for scores about places of the
+    images, how many pixels along each axis each of them takes up, one after the other.
     """
 
     model: nn.Module
@@ -123,14 +123,14 @@ class Trace:
             edited=given._version != version,
         )
 
-    def about(self, score: Float[Tensor, " b"], extent: tuple[float, ...]) -> "Trace":
-        """The same pass with one of its numbers as the score: only what has a gradient of it is on the way.
+    def about(self, score: Float[Tensor, " n"], extent: tuple[float, ...]) -> "Trace":
+        """The same pass with some of its numbers as the score: only what has a gradient of them is on the way.
 
         Of several levels that a detector joins, a box stands in one; the others get a gradient of zeros.
 
         Args:
-            score: one number for each image.
-            extent: how many pixels along each axis that takes up which it is about.
+            score: one number for each place and image, all images of a place beside each other.
+            extent: how many pixels along each axis each of these takes up, one after the other.
 
         Raises:
             LayerError: the number does not depend on the image.
@@ -241,6 +241,18 @@ class Trace:
             if traced.edge is not None and path in (None, traced.path):
                 return GradientEdge(*traced.edge), traced.shape
         raise LayerError(f"layer {name!r} put out nothing that depends on the image; the record has {self.calls}")
+
+    @property
+    def extents(self) -> list[list[tuple[float, ...]]]:
+        """For each place that the score is about, and each image, how many pixels along each axis it takes up."""
+        axes = len(self.size)
+        each = [(self.extent or ())[start : start + axes] for start in range(0, len(self.extent or ()), axes)]
+        return [each[start : start + len(self.image)] for start in range(0, len(each), len(self.image))]
+
+    def gradients_by_place(self, edge: Edge) -> list[Float[Tensor, "..."] | None]:
+        """The gradient at an edge of the numbers of each place that the score is about."""
+        alone = torch.eye(len(self.extents)).to(self.projection).repeat_interleave(len(self.image), 1)
+        return [replace(self, projection=own).gradients([edge])[0] for own in alone]
 
     def gradients(self, edges: Sequence[Edge]) -> list[Float[Tensor, "..."] | None]:
         """Gradients of a fixed random projection of the score tensor at these edges; None where there are none."""

@@ -4,7 +4,7 @@ The backward pass looks for `gradient` and `reads` by these names too; `marks`, 
 described where it is used.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
@@ -80,8 +80,8 @@ class Extended(Protocol):
     """What it is about takes up some part of the image; without, it may be anywhere."""
 
     @property
-    def extent(self) -> tuple[float, ...]:
-        """How many pixels along each axis."""
+    def extent(self) -> Mapping[int, tuple[float, ...]]:
+        """For each image that is asked about, how many pixels along each axis."""
         ...
 
 
@@ -116,7 +116,7 @@ class Fixed(Protocol):
 
 @runtime_checkable
 class Prefers(Protocol):
-    """Of an open question: another method than Grad-CAM was measured to be better for it; without, none was."""
+    """Of an open question: the method that answers it where none is named; without, that is Grad-CAM."""
 
     @property
     def prefers(self) -> str:

@@ -52,11 +52,11 @@ class _Boxes(Protocol):
 _Same = TypeVar("_Same", bound=_Boxes)
 
 
-def _extent(self: _Boxes) -> tuple[float, ...]:
-    """Height and width of the largest box, as far as it lies in the image."""
-    boxes, (height, width) = [pick.box for pick in self.picks.values()], self.size
-    spans = [(min(y1, height) - max(y0, 0), min(x1, width) - max(x0, 0)) for x0, y0, x1, y1 in boxes]
-    return tuple(max(lengths) for lengths in zip(*spans, strict=True))
+def _extent(self: _Boxes) -> Mapping[int, tuple[float, ...]]:
+    """Height and width of each box, as far as it lies in the image."""
+    height, width = self.size
+    boxes = {image: pick.box for image, pick in self.picks.items()}
+    return {n: (min(y1, height) - max(y0, 0), min(x1, width) - max(x0, 0)) for n, (x0, y0, x1, y1) in boxes.items()}
 
 
 def _told(self: _Boxes, question: Question, image: int) -> str:

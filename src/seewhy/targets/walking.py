@@ -32,23 +32,46 @@ def changed(target: Target | Open, change: Callable[[Target | Open], Target | Op
     return change(target)
 
 
-def whole(target: Target, output: Any, rows: Rows) -> Scores:
-    """A number for each row that depends on everything that the output tells of what is asked about.
+def whole(target: Target, output: Any, rows: Rows) -> Float[Tensor, " n"]:
+    """For each part of a sum, a number for each row that depends on everything that the output tells of its place.
 
     Of a box, on its class and on every edge: layers on the way to one of them alone are the head's, not the box's.
     """
-    if isinstance(target, Sum):  # without weights, by which the parts of a width would cancel
-        return cast(Tensor, sum(whole(cast(Target, part), output, rows) for _, part in target.terms))
-    if isinstance(target, Each):
-        parts = torch.stack([whole(cast(Target, part), output, rows) for part in target.targets])
-        return parts.gather(0, rows[None].to(parts.device))[0]
-    return target.whole(output, rows) if isinstance(target, Whole) else scored(target, output, rows)
+    return torch.cat([_whole(part, output, rows) for part in _parts(target)])
+
+
+def _whole(part: Target, output: Any, rows: Rows) -> Scores:
+    if isinstance(part, Each):
+        own = torch.stack([_whole(cast(Target, leaf), output, rows) for leaf in part.targets])
+        return own.gather(0, rows[None].to(own.device))[0]
+    return part.whole(output, rows) if isinstance(part, Whole) else scored(part, output, rows)
 
 
 def extent(target: Target) -> tuple[float, ...]:
-    """How many pixels along each axis it takes up what a target is about: the largest of its parts, in any image."""
-    sizes = [leaf.extent for leaf in leaves(target) if isinstance(leaf, Extended)]
-    return tuple(max(lengths) for lengths in zip(*sizes, strict=True))
+    """How many pixels along each axis the place takes up of each of these numbers, one after the other."""
+    parts = _parts(target)
+    known = [leaf.extent for leaf in leaves(target) if isinstance(leaf, Extended)]
+    if not known:
+        return ()
+    images = max(len(each) for each in (*known, *(part.targets for part in parts if isinstance(part, Each))))
+    nowhere = (0.0,) * len(next(iter(known[0].values())))
+    return tuple(length for part in parts for image in range(images) for length in _extent(part, image, nowhere))
+
+
+def _extent(part: Target, image: int, nowhere: tuple[float, ...]) -> tuple[float, ...]:
+    leaf = part.targets[image] if isinstance(part, Each) else part
+    return leaf.extent[image] if isinstance(leaf, Extended) else nowhere
+
+
+def _parts(target: Target) -> list[Target]:
+    """What a sum is made of; of a list of sums, lists of one part for each image."""
+    if isinstance(target, Sum):
+        return [part for _, term in target.terms for part in _parts(cast(Target, term))]
+    if isinstance(target, Each):
+        own = [_parts(cast(Target, each)) for each in target.targets]
+        most = max(map(len, own))
+        return [Each(tuple(parts[n % len(parts)] for parts in own)) for n in range(most)]
+    return [target]
 
 
 def sees(target: Target | Open) -> bool:
