@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import seewhy
 from seewhy.labels import find_label, read_labels
 from seewhy.types import ModelError, TargetError
 from seewhy.zoo.efficientnet import imagenet_labels
@@ -88,6 +91,31 @@ def test_imagenets_names_are_in_order_and_few_are_ambiguous(shared: Path) -> Non
             owners.setdefault(name.strip(), set()).add(index)
     assert {name for name, indices in owners.items() if len(indices) > 1} == {"crane", "husky", "maillot"}
     assert all(find_label(imagenet_labels(), imagenet_labels()[index]) == index for index in range(0, 1000, 50))
+
+
+@pytest.mark.parametrize("names", [{1: "dog", 0: "cat"}, {"0": "cat", "1": "dog"}])
+def test_labels_by_index_are_taken_wherever_labels_are(names: dict[object, str]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    image = torch.rand(1, 3, 8, 8)
+    assert seewhy.explain(model, image, "dog", labels=names).class_indices == (1,)
+    assert seewhy.compare(model, image, ["dog"], labels=names)[0].class_indices == (1,)
+    assert seewhy.tiles(model, image, "dog", size=6, labels=names).whole.class_indices == (1,)
+    assert seewhy.load(f"{__name__}:small", labels=names).labels == ("cat", "dog")
+    with pytest.raises(TargetError, match=r"^got \{0: 'cat', 2: 'dog'\} as labels; give a list"):
+        seewhy.explain(model, image, "dog", labels={0: "cat", 2: "dog"})
+
+
+def small() -> nn.Module:
+    return nn.Conv2d(3, 2, 3)
+
+
+def test_names_that_a_network_of_ultralytics_keeps_are_its_labels() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    image = torch.rand(1, 3, 8, 8)
+    model.names = {0: "cat", 1: "dog"}
+    assert seewhy.explain(model, image, "dog").class_indices == (1,)
+    model.names = {0: "0", 1: "1"}  # made up
+    assert seewhy.explain(model, image, 1).target == ("class 1",)
 
 
 @pytest.mark.parametrize(

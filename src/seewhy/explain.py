@@ -11,6 +11,7 @@ from seewhy.comparison import Comparison
 from seewhy.data.preprocess import Preprocess
 from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
+from seewhy.labels import Labels
 from seewhy.maps import Asked, asked, has_form
 from seewhy.model.layers import Candidate
 from seewhy.model.locate import listed
@@ -39,7 +40,7 @@ def explain(
     ensemble: Change | Sequence[Change] = (),
     combine: str = "mean",
     output: str | int | Path | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     preprocess: Preprocess | None = None,
     differentiable: bool = False,
 ) -> Explanation:
@@ -68,7 +69,7 @@ def explain(
         combine: how their maps become one: the `mean`, as SmoothGrad has it, the mean of squares (`mean_squares`), or
             the `variance` (VarGrad).
         output: keys or indices that lead to the scores in the model's output, where that holds several tensors.
-        labels: names of the classes.
+        labels: names of the classes, in the order of the scores, or by index: `{0: "cat", 1: "dog"}`.
         preprocess: how photos become inputs.
         differentiable: keep the graph, so that the map can be part of a loss.
 
@@ -102,7 +103,7 @@ def compare(
     ensemble: Change | Sequence[Change] = (),
     combine: str = "mean",
     output: str | int | Path | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     preprocess: Preprocess | None = None,
 ) -> Comparison:
     """Several questions, methods or layers side by side, from one forward pass and one batched backward pass.

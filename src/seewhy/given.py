@@ -8,10 +8,11 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from seewhy.ensemble import COMBINATIONS, Change
+from seewhy.labels import labels_of as labels_of
 from seewhy.model.places import LayerName
 from seewhy.observation import Manner
 from seewhy.targets.walking import preferred
-from seewhy.types import LayerError, MethodError, ModelError, Path, TargetError
+from seewhy.types import LayerError, MethodError, ModelError, Path
 
 
 def layers_of(layer: Any) -> list[LayerName | None]:
@@ -90,22 +91,6 @@ def keywords_of(kwargs: Any) -> Mapping[str, Any] | None:
         f"got {type(kwargs).__name__} as kwargs; they are a dictionary of the model's keyword arguments: "
         "kwargs={'mask': x}"
     )
-
-
-def labels_of(labels: Any) -> Sequence[str] | None:
-    """The names of the classes, in the order of the scores.
-
-    Raises:
-        TargetError: no list of names.
-    """
-    if labels is None:
-        return None
-    listed = labels.tolist() if hasattr(labels, "tolist") else labels
-    if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
-        raise TargetError(
-            f"got {repr(labels)} as labels; give a list with the name of each class, in the order of the scores"
-        )
-    return cast(Sequence[str], listed)
 
 
 def path_of(output: Any) -> Path | None:

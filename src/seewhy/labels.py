@@ -1,11 +1,40 @@
 """Names of classes: find one by what a person would type, read a list of them from a file."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr  # what is far too long is cut
+from typing import Any, cast
 
 from seewhy.types import ModelError, TargetError
 from seewhy.wording import near, some
+
+Labels = Sequence[str] | Mapping[Any, str]
+"""Names of classes, in index order or by index."""
+
+
+def in_order(names: Mapping[Any, Any]) -> list[Any] | None:
+    """The names by index, as numbers or as JSON spells them, in their order; None where an index has no name."""
+    by_index = {str(index): name for index, name in names.items()}
+    every = [str(index) for index in range(len(names))]
+    return [by_index[index] for index in every] if set(by_index) == set(every) else None
+
+
+def labels_of(labels: Any) -> Sequence[str] | None:
+    """The names of the classes, in the order of the scores, also of a dictionary from their indices.
+
+    Raises:
+        TargetError: no list of names.
+    """
+    if labels is None:
+        return None
+    listed = labels.tolist() if hasattr(labels, "tolist") else labels
+    listed = in_order(cast(Mapping[Any, Any], listed)) if isinstance(listed, Mapping) else listed
+    if not isinstance(listed, list | tuple) or not all(isinstance(name, str) for name in listed):
+        raise TargetError(
+            f"got {repr(labels)} as labels; give a list with the name of each class, in the order of the scores"
+        )
+    return cast(Sequence[str], listed)
 
 
 def find_label(labels: Sequence[str], text: str) -> int:
@@ -59,14 +88,13 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise ModelError(
             f"the labels file {path} is not JSON ({error}); give a list of names in index order"
         ) from error
-    if isinstance(entries, dict) and sorted(entries) == sorted(str(index) for index in range(len(entries))):
-        entries = [entries[str(index)] for index in range(len(entries))]
-    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+    listed = in_order(entries) if isinstance(entries, dict) else entries
+    if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
         raise ModelError(
             f"labels file {path} must hold a list of names in index order, or an object "
             f'{{"0": name, "1": name, ...}} without gaps; it holds a {type(entries).__name__} of another form'
         )
-    return tuple(entries)
+    return tuple(listed)
 
 
 def _folded(text: str) -> str:

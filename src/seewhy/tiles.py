@@ -15,6 +15,7 @@ from seewhy.data.preprocess import Preprocess
 from seewhy.data.windows import Cut, Size, size_of
 from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
+from seewhy.labels import Labels
 from seewhy.maps import asked
 from seewhy.model.choice import starved
 from seewhy.model.places import LayerName
@@ -83,7 +84,7 @@ def tiles(
     ensemble: Change | Sequence[Change] = (),
     combine: str = "mean",
     output: str | int | Path | None = None,
-    labels: Sequence[str] | None = None,
+    labels: Labels | None = None,
     preprocess: Preprocess | None = None,
 ) -> Tiled:
     """A map of an image that is larger than the model takes: those of overlapping tiles, stitched.

@@ -1,12 +1,12 @@
 """`load`: any model by name, with its own preprocessing and labels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 from seewhy.data.preprocess import Preprocess
-from seewhy.labels import read_labels
+from seewhy.labels import Labels, labels_of, read_labels
 from seewhy.types import ModelError
 from seewhy.zoo.efficientnet import SIZES, load_efficientnet
 from seewhy.zoo.factory import load_factory
@@ -28,7 +28,7 @@ def load(
     name: str = "efficientnet_lite0",
     *,
     weights: str | Path | None = None,
-    labels: Sequence[str] | str | Path | None = None,
+    labels: Labels | str | Path | None = None,
     preprocess: Preprocess | None = None,
     trust_code: bool = False,
 ) -> Loaded:
@@ -43,8 +43,8 @@ def load(
             `Loaded`.
         weights: None for the library's pretrained weights (which it may download), a .safetensors or .pt file of a
             state dict, or "random" for the bare architecture.
-        labels: the class names in index order, or a .txt or .json file of them; with `weights` given, their number
-            decides the size of the head.
+        labels: the class names in index order or by index, or a .txt or .json file of them; with `weights` given,
+            their number decides the size of the head.
         preprocess: used instead of the library's own.
         trust_code: allow a weights file or a hub repository to run its code.
 
@@ -57,7 +57,7 @@ def load(
     if not isinstance(cast(object, name), str):
         raise ModelError(f"got {type(name).__name__} as the name of a model; a model in memory is explained as it is")
     scheme, colon, rest = name.partition(":")
-    names = read_labels(Path(labels)) if isinstance(labels, str | Path) else tuple(labels or ())
+    names = read_labels(Path(labels)) if isinstance(labels, str | Path) else tuple(labels_of(labels) or ())
     request = Request(scheme if colon else "", rest if colon else name, weights, names or None, trust_code)
     loaded = _source(request)(request)
     return loaded if preprocess is None else replace(loaded, preprocess=preprocess, preprocess_notes=())

@@ -6,13 +6,15 @@ from typing import Any, cast
 
 from torch import nn
 
-_MADE_UP = re.compile(r"LABEL_\d+")
+from seewhy.labels import in_order
+
+_MADE_UP = re.compile(r"(LABEL_)?\d+")
 
 
 def class_names(model: nn.Module) -> tuple[str, ...] | None:
-    """The names in the config of a model of transformers, or those that came with the weights of one of timm."""
+    """The names in the config of a model of transformers, those of one of Ultralytics, or of the weights of timm."""
     config: Any = getattr(model, "config", None)
-    named: Any = getattr(config, "id2label", None)
+    named: Any = getattr(config, "id2label", None) or getattr(model, "names", None)
     if isinstance(named, Mapping):
         return names_of(cast(Mapping[Any, Any], named))
     cfg: Any = getattr(model, "pretrained_cfg", None)
@@ -21,8 +23,6 @@ def class_names(model: nn.Module) -> tuple[str, ...] | None:
 
 
 def names_of(id2label: Mapping[Any, Any]) -> tuple[str, ...] | None:
-    """The names in index order; None for the "LABEL_0" that transformers makes up, or where an index has no name."""
-    if not id2label or set(id2label) != set(range(len(id2label))):
-        return None
-    names = tuple(str(id2label[index]) for index in range(len(id2label)))
-    return None if all(_MADE_UP.fullmatch(name) for name in names) else names
+    """The names in index order; None for the "LABEL_0" or "0" that libraries make up, or where an index has no name."""
+    names = tuple(map(str, in_order(id2label) or ()))
+    return None if all(map(_MADE_UP.fullmatch, names)) else names
