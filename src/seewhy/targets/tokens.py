@@ -15,7 +15,7 @@ from torch import Tensor
 from seewhy.nested import follow
 from seewhy.targets.arguments import plain, whole, wholes, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC
-from seewhy.targets.context import unread
+from seewhy.targets.context import reaches, unread
 from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
 from seewhy.targets.reading import logits_of
@@ -82,6 +82,8 @@ class Tokens:
         tokenizer: see `Sentence`.
         path: where the logits are in the output.
         probabilities: whether they are probabilities, not logits.
+        reach: for each sentence, how many rows from the end the one is that has read its first id; as many as it has
+            ids, unless the text that the model was given ends elsewhere. Empty where that is not known.
     """
 
     ids: Ids
@@ -92,6 +94,7 @@ class Tokens:
     tokenizer: Any = field(repr=False, compare=False)
     path: Path = ()
     probabilities: bool = False
+    reach: tuple[int, ...] = ()
 
     @property
     def words(self) -> list["Tokens"]:
@@ -166,7 +169,8 @@ class Tokens:
         """With the place of the logits.
 
         Raises:
-            TargetError: logits of no sequence, or sentences of another number or length, or ids beyond the vocabulary.
+            TargetError: logits of no sequence, or sentences of another number or length, or ids beyond the vocabulary,
+                or words of which the model has not read those ahead of them.
         """
         path = scores_at(question)
         if len(question.shape) != 3:
@@ -176,17 +180,19 @@ class Tokens:
             )
         if len(self.ids) not in (1, question.images):
             raise TargetError(wrong_number(len(self.ids), question.images, "sentences"))
-        for ids, asked in zip(self.ids, self.asked, strict=True):
-            _check_fits(ids, asked, question.shape, self.shift)
-        return replace(self, path=path, probabilities=_are_probabilities(follow(question.output, path)))
+        reach = tuple(self._reach(row, question) for row in range(len(self.ids)))
+        for ids, asked, own in zip(self.ids, self.asked, reach, strict=True):
+            _check_fits(ids, asked, own, question.shape, self.shift)
+        return replace(self, path=path, probabilities=_are_probabilities(follow(question.output, path)), reach=reach)
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The sum of the log-probabilities of the places that are asked about, for each row."""
         logits = follow(output, self.path)
         which = rows if len(self.ids) > 1 else torch.zeros_like(rows)
-        offset = logits.shape[1] - self._length - self.shift
-        table = torch.tensor(_padded(self.ids, self.asked), device=logits.device)[which.to(logits.device)]
+        reach = self.reach or (self._length,) * len(self.ids)
+        table = torch.tensor(_padded(self.ids, self.asked, reach), device=logits.device)[which.to(logits.device)]
         places, ids, counted = table.unbind(1)
+        offset = logits.shape[1] - self.shift
         each = torch.arange(len(rows), device=logits.device)[:, None]
         read = logits[each, places + offset].to(torch.promote_types(logits.dtype, torch.float32))
         logs = logits_of(read, "softmax" if self.probabilities else None).log_softmax(-1)
@@ -212,6 +218,21 @@ class Tokens:
     def told(self, _question: Question, image: int) -> str:
         """The question in words: `log p(dog)`."""
         return f"log p({self.texts[image if len(self.texts) > 1 else 0]})"
+
+    def _reach(self, row: int, question: Question) -> int:
+        """How many rows from the end the one is that has read a sentence's first id."""
+        ids, asked = self.ids[row], self.asked[row]
+        images = [image for image in question.asked if len(self.ids) == 1 or image == row]
+        if self.shift == 0 or not images:
+            return len(ids)
+        found = sorted(set[int]().union(*(reaches(ids, asked, question.given, image) for image in images)))
+        if len(found) > 1:
+            raise TargetError(
+                f"the {len(ids)} ids of the sentence stand {' and '.join(map(str, found))} ids ahead of the end of the "
+                "text that the model was given, so that it is not known which rows predict them; give all ids that "
+                "went into the model, for each image"
+            )
+        return found[0]
 
     @property
     def _length(self) -> int:
@@ -266,14 +287,19 @@ def _texts(ids: Sequence[tuple[int, ...]], asked: Sequence[tuple[int, ...]], tok
     return tuple(text_of([row[place] for place in places], tokenizer) for row, places in zip(ids, asked, strict=True))
 
 
-def _check_fits(ids: Sequence[int], asked: Sequence[int], shape: tuple[int, ...], shift: int) -> None:
+def _check_fits(ids: Sequence[int], asked: Sequence[int], reach: int, shape: tuple[int, ...], shift: int) -> None:
     _, rows, vocabulary = shape
-    if len(ids) > rows:
+    if reach + shift <= max(asked):
+        raise TargetError(
+            f"place {max(asked)} of the sentence is asked about, and the model was given the first {reach} of its "
+            f"{len(ids)} ids only, so that no row of the logits predicts it; give the model the sentence too"
+        )
+    if reach > rows:
         way = " (where the last id was not given, or the ids are labels: Sentence(ids[:, 1:], shift=0))" * (shift == 1)
         raise TargetError(
             f"got {len(ids)} ids for logits of {rows} places; give the ids that went into the model of this pass{way}"
         )
-    if shift > rows - len(ids) + min(asked):
+    if shift > rows - reach + min(asked):
         raise TargetError(
             f"place {min(asked)} of the sentence is asked about, and no row of the logits ahead of it predicts it; ask "
             f"from place {shift} on"
@@ -289,10 +315,19 @@ def _are_probabilities(scores: Float[Tensor, "b n v"]) -> bool:
     return bool((scores >= 0).all()) and bool((scores.float().sum(-1) - 1).abs().max() < 1e-3)
 
 
-def _padded(ids: Ids, asked: Sequence[tuple[int, ...]]) -> list[list[list[int]]]:
-    """For each sentence the places, their ids, and 1 for those that count: as many for all, with the first repeated."""
+def _padded(ids: Ids, asked: Sequence[tuple[int, ...]], reach: Sequence[int]) -> list[list[list[int]]]:
+    """For each sentence the rows that read its places, counted from the end, their ids, and 1 for those that count.
+
+    As many for all, with the first repeated.
+    """
     longest, table = max(map(len, asked)), list[list[list[int]]]()
-    for row, places in zip(ids, asked, strict=True):
+    for row, places, own in zip(ids, asked, reach, strict=True):
         filled = [*places, *[places[0]] * (longest - len(places))]
-        table.append([filled, [row[place] for place in filled], [int(n < len(places)) for n in range(longest)]])
+        table.append(
+            [
+                [place - own for place in filled],
+                [row[place] for place in filled],
+                [int(n < len(places)) for n in range(longest)],
+            ]
+        )
     return table
