@@ -223,6 +223,13 @@ BAD = {
         "got Rank(place=2), which the output of each tile would settle in another way; name what is asked for in all "
         "of them, as in seewhy.Logit(3)",
     ),
+    "a contrast with whatever is nearest": (
+        {"size": 16, "target": seewhy.Contrast()},
+        TargetError,
+        "got Contrast(classes=None, references=None, gamma=1.0, weighting='softmax'), which the output of each tile "
+        "would settle in another way; name what is asked for in all of them, as in "
+        "seewhy.Logit(3), or seewhy.Logit(3) - seewhy.Logit(5)",
+    ),
     "a class for each of several images": (
         {"size": 16, "target": seewhy.Logit([1, 2]), "at_once": 2},
         TargetError,
@@ -251,6 +258,22 @@ BAD = {
         "of tiles of 1x1, which size= and overlap= make: no layer has a spatial grid of more than one cell",
     ),
 }
+
+
+@pytest.mark.parametrize("weighting", ["softmax", "mean"])
+def test_a_contrast_of_named_classes_is_the_same_in_every_tile(weighting):
+    model, x = Summing().double(), image()
+    asked = seewhy.Contrast(1, [0, 2], weighting=weighting)
+    tiled = seewhy.tiles(model, x, asked, size=20)
+    pieces = torch.stack([x[0][:, *place] for place in Windows.over((50, 41), (20, 20), 0.5, 0).places])
+    torch.testing.assert_close(tiled.scores, seewhy.explain(model, pieces, asked).scores, rtol=1e-12, atol=1e-14)
+    assert seewhy.tiles(model, x, seewhy.Contrast("b", ["a"]), size=20, labels=["a", "b", "c", "d"]).map.any()
+
+
+@pytest.mark.parametrize("asked", [seewhy.Contrast(1), seewhy.Contrast(1, 2), seewhy.Contrast(references=[2])])
+def test_a_contrast_that_names_but_some_of_it_is_refused(asked):
+    with pytest.raises(TargetError, match=r"^got Contrast\(.*\), which the output of each tile would settle"):
+        seewhy.tiles(Summing().double(), image(), asked, size=20)
 
 
 def test_a_tile_of_one_cell_of_the_deeper_layers_is_refused_unless_a_layer_is_named():

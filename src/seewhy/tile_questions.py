@@ -1,7 +1,6 @@
 """One question for all tiles of an image: it is settled once, for the whole image, or alike in every tile."""
 
 from dataclasses import dataclass, field, replace
-from textwrap import shorten
 from typing import Any, cast
 
 import torch
@@ -25,6 +24,9 @@ from seewhy.targets.question import Question as Known
 from seewhy.targets.region import Pixels, Region, over_places
 from seewhy.targets.walking import changed, leaves, moved
 from seewhy.types import Target, TargetError
+
+_LONGEST = 100
+"""Of a question as it is written in an error; what is longer goes by its name."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def _not_fixed(part: Open) -> str:
             "got a box, which is found anew in each tile, and cut in two where a tile ends; explain the part of the "
             "image around it by seewhy.explain"
         )
-    what = shorten(repr(part), 60, placeholder="...")
+    what = repr(part) if len(repr(part)) <= _LONGEST else type(part).__name__
     return (
         f"got {what}, which the output of each tile would settle in another way; name what is asked for in all of "
-        "them, as in seewhy.Logit(3)"
+        "them, as in seewhy.Logit(3), or seewhy.Logit(3) - seewhy.Logit(5)"
     )
 
 

@@ -100,6 +100,13 @@ class Contrast:
         if not isinstance(cast(object, self.weighting), str) or self.weighting not in ("mean", "softmax"):
             raise TargetError(f"weighting is {self.weighting!r}; it is 'mean' or 'softmax': choose one of them")
 
+    @property
+    def fixed(self) -> bool:
+        """Whether every image settles it in the same way: it may be asked of the tiles of one."""
+        named = None not in (self.classes, self.references) and whole(self.references) is None
+        own = classes_of(self.classes) if named else ()
+        return named and (not isinstance(own, tuple) or len(own) == 1)
+
     def of(self, scores: Float[Tensor, "b k"], question: Question, /) -> Target:
         """The contrast for images with these scores.
 
