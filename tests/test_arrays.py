@@ -1,5 +1,6 @@
 """Maps from arrays: the same as `explain` gives of the model that made them; on TensorFlow and JAX where these are."""
 
+import json
 import os
 import re
 import subprocess
@@ -106,6 +107,15 @@ def test_without_images_the_map_is_the_layers_own(net):
     assert e.map.dtype == torch.float64
 
 
+def test_a_score_that_nobody_gave_is_no_number(net, tmp_path):
+    cells, gradients, _ = arrays(net)
+    e = seewhy.from_arrays("hires_cam", cells, gradients, images=X, layout="b c h w")
+    assert e.scores.isnan().all()
+    (*_, manifest) = e.save(tmp_path)
+    assert [each["score"] for each in json.loads(manifest.read_text())["images"]] == [None, None]
+    assert e[0].overlay().size == (32, 24)
+
+
 def test_maps_of_arrays_lie_on_photos(net, tmp_path):
     cells, gradients, scores = arrays(net)
     how = seewhy.Preprocess((24, 32), "squash")
@@ -139,6 +149,11 @@ def test_maps_of_arrays_lie_on_photos(net, tmp_path):
         (("grad_cam", {"images": X[:1]}), ShapeError, "got 1 images for activations of 2; give one for each row"),
         (("grad_cam", {"activations": "words"}), ShapeError, "got str as activations, which is no array of numbers"),
         (("grad_cam", {"gradients": torch.full((2, 8, 6, 8), torch.nan)}), ShapeError, "hold NaN, infinite values"),
+        (
+            ("grad_cam", {"activations": 3, "gradients": 4}),
+            ShapeError,
+            "activations are of shape (); give a row for each image, with channels and places: (b h w c), (b c h w) or",
+        ),
         (("grad_cam", {"activations": {}}), ShapeError, "got an empty dictionary as activations; give what at least"),
         (("grad_cam", {"layout": "b n c w"}), ShapeError, "give images=, whose size tells the grid"),
     ],

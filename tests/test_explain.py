@@ -615,8 +615,10 @@ def test_one_item():
     assert (item.class_index, item.target, len(e), len(list(e))) == (1, "class 1", 3, 3)
     torch.testing.assert_close(item.on_photo(), e.map[1])
     assert item.overlay().size == (14, 18)
-    with pytest.raises(IndexError):
-        e[3]
+    assert e[-1].class_index == 2
+    for index in (3, -4):
+        with pytest.raises(IndexError, match=f"^no image {index}: 3 were explained, counted from 0$"):
+            e[index]
 
 
 def message(**changed):

@@ -52,7 +52,7 @@ def from_arrays(
         gradients: of each image's score with respect to these, of the same shapes. None: for methods without.
         images: what the maps are laid over: the model's own images, channels first or last, or photos with
             `preprocess`. None: maps are of the layer's own size, and there are no pictures.
-        scores: of each image; zero if they are not given.
+        scores: of each image; NaN, and null in manifests, if they are not given.
         target: what the score is, in words: one for all, or one for each image.
         layout: the axes of activations and gradients: `b h w c` as most of Keras and JAX have them, `b c h w`, or,
             with a class token, `b 1+n c`.
@@ -73,7 +73,7 @@ def from_arrays(
     changes = None if gradients is None else _by_name(gradients, next(iter(layers)))
     first = next(iter(layers.values()))
     numbers = len(first)
-    known = first.new_zeros(numbers) if scores is None else _tensor(scores, "scores").reshape(-1)
+    known = first.new_full((numbers,), torch.nan) if scores is None else _tensor(scores, "scores").reshape(-1)
     _check_shapes(layers, changes, known, target)
     stand_in = Expansion(layers, changes or {name: torch.ones_like(each) for name, each in layers.items()})
     shown = _blank(first, layout) if images is None else _images(images, preprocess)
@@ -164,7 +164,14 @@ def _by_name(arrays: Any, name: str) -> dict[str, Tensor]:
     named = cast(Mapping[str, Any], arrays) if isinstance(arrays, Mapping) else {name: arrays}
     if not named:
         raise ShapeError(f"got an empty dictionary as {name}; give what at least one layer put out")
-    return {_allowed(name): _tensor(array, name) for name, array in named.items()}
+    tensors = {_allowed(name): _tensor(array, name) for name, array in named.items()}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 3:
+            raise ShapeError(
+                f"{name} are of shape {tuple(tensor.shape)}; give a row for each image, with channels and places: "
+                "(b h w c), (b c h w) or (b n c)"
+            )
+    return tensors
 
 
 def _allowed(name: str) -> str:

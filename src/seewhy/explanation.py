@@ -93,7 +93,9 @@ class Explanation:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Item:
-        index = range(len(self))[index]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"no image {index}: {len(self)} were explained, counted from 0")
+        index %= len(self)
         picture = self.pictures[index]
         return Item(
             map=self.map[index].detach(),
