@@ -1,6 +1,7 @@
 """Models by name: their weights fit exactly, their preprocessing equals the library's own, their labels are theirs."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -412,8 +413,36 @@ def test_a_transformers_folder_without_processor_or_names_says_so(vit_folder: Pa
     assert loaded.labels is None
     assert loaded.preprocess is None
     assert loaded.notes == ("random weights: nothing it shows is a finding",)
-    assert loaded.preprocess_notes == ("no preprocessing: it has no processor; give one, or tensors",)
+    assert loaded.preprocess_notes == ("no preprocessing: it has no preprocessor_config.json; give one, or tensors",)
     assert loaded.label_notes == ("no labels: its config names none; give labels=",)
+    with pytest.raises(ModelError) as error:
+        seewhy.explain(loaded, "cat.jpg")
+    assert str(error.value) == (
+        "got str for images, but it is not known how this model wants its photos (no preprocessing: it has no "
+        "preprocessor_config.json); pass a tensor (b c h w) as the model takes it, or preprocess=seewhy.Preprocess(...)"
+    )
+
+
+def test_a_folder_that_is_none_is_no_matter_of_the_network(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    for weights in (None, "random"):
+        refused(
+            r"^hf:./gone: there is no folder './gone'; give one that save_pretrained wrote$",
+            "hf:./gone",
+            weights=weights,
+        )
+        refused(
+            r"^hf:/.*: the folder holds no config.json, which says what model it is; give",
+            f"hf:{tmp_path}",
+            weights=weights,
+        )
+
+
+def test_a_path_is_no_name_of_a_model(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    for path in ("/x/pytorch_model.bin", "tuned.pth", f"{tmp_path}/plain", str(tmp_path)):
+        says = f"got the path {path!r} as the name of a model; a file of weights is given beside the name of its "
+        refused(f"^{re.escape(says)}architecture, weights={re.escape(repr(path))}; ", path)
 
 
 def small_vit(**options: Any) -> dict[str, Any]:

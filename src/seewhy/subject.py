@@ -98,7 +98,7 @@ def subject(
         inputs = images if form.axis == 1 else images.movedim(form.axis, 1)
         pictures, notes = _drawn(inputs, how), _ordered(form.axis, images.ndim)
     else:
-        inputs, pictures, notes = _prepared(images, how)
+        inputs, pictures, notes = _prepared(images, how, loaded if isinstance(model, Loaded) else None)
         inputs, form = inputs.to(*_place(module)), Channels(inputs.ndim - 1 if last else 1)
         notes = notes if preprocess else (*loaded.preprocess_notes, *notes)
     _check(inputs)
@@ -190,16 +190,22 @@ def _are_photos(images: Tensor, how: Preprocess | None) -> bool:
     return images.ndim == 2 or (images.dtype == torch.uint8 and images.ndim in (3, 4) and how is not None)
 
 
-def _prepared(images: Any, how: Preprocess | None) -> tuple[Tensor, tuple[Picture | None, ...], tuple[str, ...]]:
+def _prepared(
+    images: Any, how: Preprocess | None, loaded: Loaded | None
+) -> tuple[Tensor, tuple[Picture | None, ...], tuple[str, ...]]:
     several = isinstance(images, list | tuple) or (isinstance(images, Tensor | np.ndarray) and images.ndim == 4)
     listed: list[Any] = list(images) if several else [images]
     if not listed:
         raise ShapeError("got an empty list of images; give at least one")
     if how is None:
         what = f"a tensor {tuple(listed[0].shape)}" if isinstance(listed[0], Tensor) else type(listed[0]).__name__
+        why = (
+            f" ({next(iter(loaded.preprocess_notes)).partition(';')[0]})" if loaded and loaded.preprocess_notes else ""
+        )
         raise ModelError(
-            f"got {what} for images, but it is not known how this model wants its photos; pass a tensor (b c h w) as "
-            "the model takes it, or preprocess=seewhy.Preprocess(...), or load the model by seewhy.load, which knows it"
+            f"got {what} for images, but it is not known how this model wants its photos{why}; pass a tensor (b c h w) "
+            "as the model takes it, or preprocess=seewhy.Preprocess(...)"
+            f"{', or load the model by seewhy.load, which knows it' if loaded is None else ''}"
         )
     photos = [read(each) for each in listed]
     ready = [how(photo) for photo in photos]

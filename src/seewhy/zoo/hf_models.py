@@ -1,6 +1,7 @@
 """Models of transformers, from the hub or a local folder: "hf:google/vit-base-patch16-224", "hf:./mine"."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ from seewhy.data.image import read
 from seewhy.data.preprocess import Preprocess
 from seewhy.types import ModelError
 from seewhy.wording import some
-from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request
+from seewhy.zoo.loaded import RANDOM_NOTE, Loaded, Request, is_path
 from seewhy.zoo.named import names_of
 from seewhy.zoo.optional import broken_torchvision, optional, unreachable
 from seewhy.zoo.weights import load_file
@@ -29,13 +30,15 @@ def load_hf(request: Request) -> Loaded:
     Weights are read from safetensors only, and code in the repository runs only with `trust_code=True`.
 
     Raises:
-        ModelError: weights that cannot be had, or that lack some of the model's tensors, which would be random.
+        ModelError: no such folder, weights that cannot be had, or that lack some of the model's tensors, which would
+            be random.
     """
+    _check_folder(request)
     library = optional("transformers", "hf", request.full_name)
     module, notes = _built(library, request)
     processor = _processor(library, request)
     preprocess, preprocess_notes = (
-        preprocess_of(processor) if processor is not None else (None, (_unknown("it has no processor"),))
+        preprocess_of(processor) if processor is not None else (None, (_unknown("it has no preprocessor_config.json"),))
     )
     own = names_of(module.config.id2label)
     labels = request.checked_labels(own, module.config.num_labels if own or request.head else None)
@@ -66,6 +69,19 @@ def preprocess_of(processor: Any) -> tuple[Preprocess | None, tuple[str, ...]]:
     if _differs(processor, preprocess):
         return None, (_unknown(f"{type(processor).__name__} does more than its settings say"),)
     return preprocess, ()
+
+
+def _check_folder(request: Request) -> None:
+    folder = Path(request.name)
+    if is_path(request.name) and not folder.is_dir():
+        raise ModelError(
+            f"{request.full_name}: there is no folder {request.name!r}; give one that save_pretrained wrote"
+        )
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{request.full_name}: the folder holds no config.json, which says what model it is; give one that "
+            "save_pretrained wrote"
+        )
 
 
 def _built(library: ModuleType, request: Request) -> tuple[Any, tuple[str, ...]]:

@@ -9,6 +9,8 @@ from seewhy.data.preprocess import Preprocess
 from seewhy.types import ModelError
 from seewhy.wording import by
 
+_FILES = (".bin", ".onnx", ".pt", ".pth", ".safetensors", ".h5", ".keras")
+
 RANDOM_NOTE = "random weights: nothing it shows is a finding"
 
 SCHEMES = {"timm": "NAME", "torchvision": "NAME", "hf": "NAME_OR_FOLDER", "onnx": "FILE"}
@@ -19,6 +21,12 @@ def spelled(name: str = "") -> str:
     """How models are named that are not the demo's; with the name in the place of the first."""
     named = {scheme: (name or what) if what == "NAME" else what for scheme, what in SCHEMES.items()}
     return f"{', '.join(f'{scheme}:{what}' for scheme, what in named.items())} or package.module:factory"
+
+
+def is_path(name: str) -> bool:
+    """Whether a name is one of a file or folder, and no model's, that of a hub included."""
+    looks = name.startswith(("/", ".", "~", "\\")) or Path(name).suffix in _FILES
+    return looks or (name != "" and Path(name).exists())
 
 
 @dataclass(frozen=True, repr=False)

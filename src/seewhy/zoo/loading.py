@@ -11,7 +11,7 @@ from seewhy.types import ModelError
 from seewhy.zoo.efficientnet import SIZES, load_efficientnet
 from seewhy.zoo.factory import load_factory
 from seewhy.zoo.hf_models import load_hf
-from seewhy.zoo.loaded import Loaded, Request, spelled
+from seewhy.zoo.loaded import Loaded, Request, is_path, spelled
 from seewhy.zoo.onnx_models import load_onnx
 from seewhy.zoo.timm_models import load_timm
 from seewhy.zoo.torchvision_models import load_torchvision
@@ -66,6 +66,11 @@ def load(
 def _source(request: Request) -> Callable[[Request], Loaded]:
     if request.scheme and request.name:
         return SOURCES.get(request.scheme, load_factory)
+    if request.name not in SIZES and is_path(request.name):
+        raise ModelError(
+            f"got the path {request.name!r} as the name of a model; a file of weights is given beside the name of its "
+            f"architecture, weights={request.name!r}; a folder of transformers is hf:FOLDER, a network onnx:FILE"
+        )
     if request.name not in SIZES:
         raise ModelError(
             f"no model {request.full_name!r}; without a scheme there are {', '.join(SIZES)}; with one: "
