@@ -437,6 +437,26 @@ def test_scores_with_classes_last_are_told_by_the_proportions_of_the_images(targ
         seewhy.explain(Last(), images(), target)
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("given", "layer", "told"),
+    [("point", "3", True), ("mask", "3", True), ("point", "1", False), ("half", "3", False), ("class", "3", False)],
+)
+def test_a_map_that_shows_little_but_the_point_is_told(rank, given, layer, told):
+    conv, side = CONVS[rank - 1], (48, 14, 12)[rank - 1]
+    torch.manual_seed(0)
+    model = nn.Sequential(conv(1, 6, 3, 1, 1), nn.ReLU(), conv(6, 8, 9, 1, 4), nn.ReLU(), conv(8, 3, 1)).double()
+    for parameter in model.parameters():
+        parameter.data.abs_()
+    x = torch.rand(1, 1, *[side] * rank, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    few, half = torch.zeros(2, *x.shape[2:], dtype=torch.bool)
+    few[(slice(5, 7),) * rank] = half[:6] = True
+    given = {"point": {"point": (5,) * rank}, "mask": {"mask": few}, "half": {"mask": half}, "class": {}}[given]
+    e = seewhy.explain(model.eval(), x, Region(**given), "hires_cam", layer=layer)
+    said = f"what was asked about, so that the map may show little but where that is; a layer ahead of {layer}, named"
+    assert any(said in note for note in e.notes) == told
+
+
 COARSE = {
     "of nothing but places": (8, 5, None, None, True),
     "of the largest class": (8, 5, Region(), None, True),

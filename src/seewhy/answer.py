@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -16,12 +16,13 @@ from seewhy.ensemble import Change, changed, forth
 from seewhy.evidence import Evidence
 from seewhy.explanation import Explanation
 from seewhy.maps import Asked, Maps, Members, has_form, maps_of
+from seewhy.marks import Marks
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
 from seewhy.targets.abilities import CHOSEN
 from seewhy.targets.classes import ClassScore, class_of, describe, parse
-from seewhy.targets.marked import marked
+from seewhy.targets.marked import marked, nearby
 from seewhy.targets.question import resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.region import over_places
@@ -33,6 +34,8 @@ _COMPLETE = 0.05
 """Up to this share of the score, what parts miss of it is no news."""
 
 
+_NEARBY = 0.5
+"""From this share of the heat on that lies around a point, its map shows little but where the point is."""
 _DARK = "the map is positive nowhere, so that its picture shows no heat"
 
 
@@ -144,6 +147,8 @@ def _explanation(
         for what in maps.blank[q][n]
     ]
     told += [_warned(f"image {n}: {_DARK}{_way_out(_DARK, each)}") for n in images if _is_dark(maps, q, n, each)]
+    asked = tuple(marked(target, question, image) for image in images)
+    told += _about_places(asked, {place.name: maps.raw[place.name][q] for place in places if place.name in maps.raw})
     residual = maps.residual[q] if maps.residual else None
     told += _about_residual(each, residual, scores)
     squared = seen.manner.combine != "mean" and bool(seen.manner.ensemble or each.method.ensemble)
@@ -167,7 +172,7 @@ def _explanation(
         model=seen.subject.name,
         pictures=seen.subject.pictures,
         residual=residual,
-        asked=tuple(marked(target, question, image) for image in images),
+        asked=asked,
     )
 
 
@@ -202,6 +207,19 @@ def _way_out(blank: str, each: Asked) -> str:
         return ""
     hidden = blank == _DARK or each.options.get("rectify") is True
     return "; rectify=False shows what speaks against it" if hidden else ""
+
+
+def _about_places(asked: Sequence[Marks], raw: Mapping[str, Float[Tensor, "b *grid"]]) -> Iterator[str]:
+    """Where a layer's map shows little of a point, or of a small region, but where it is."""
+    for image, marks in enumerate(asked):
+        for layer, own in raw.items():
+            share = nearby(marks, own[image]) or 0.0
+            if share > _NEARBY:
+                yield (
+                    f"image {image}: {share:.0%} of the heat lies within a cell of what was asked about, so that the "
+                    f"map may show little but where that is; a layer ahead of {layer}, named with layer=, shows what "
+                    "it is told by"
+                )
 
 
 def _about_residual(each: Asked, residual: Float[Tensor, " b"] | None, scores: Float[Tensor, " b"]) -> Iterator[str]:
