@@ -185,9 +185,9 @@ def test_each_sentence_ends_where_that_of_its_image_does():
 
 def test_words_that_the_model_did_not_read_up_to_are_refused():
     with pytest.raises(TargetError) as told:
-        scored(Sentence([0, 1, 2, 3, 4, 1]), torch.tensor([[0, 1, 2]]))
+        scored(Sentence([0, 1, 2, 3, 4]), torch.tensor([[0, 1, 2]]))
     assert str(told.value) == (
-        "place 5 of the sentence is asked about, and the model was given the first 3 of its 6 ids only, so that no row "
+        "place 4 of the sentence is asked about, and the model was given the first 3 of its 5 ids only, so that no row "
         "of the logits predicts it; give the model the sentence too"
     )
 

@@ -145,6 +145,7 @@ def test_log_p_is_told_whatever_rounds_it(precision, numbers):
     model, x = classifier(nn.LogSoftmax(1), numbers).to(precision), images().to(precision)
     e = seewhy.explain(model, x, 1, "hires_cam", rectify=False)
     assert e.target == ("log p(class 1)",) * 2
+    assert seewhy.explain(model, x, Logit(1), "hires_cam", rectify=False).target == ("log p(class 1)",) * 2
     assert e.probabilities == pytest.approx(model(x)[:, 1].float().exp().tolist())
 
 

@@ -22,6 +22,10 @@ from seewhy.types import Path, Rows, Scores
 class Pixels:
     """A region that is settled: for each image its class and its pixels, on the output's grid or that of the images.
 
+    What is summed is the class's logit; where the model puts out p or log p of a softmax, log p, which differs from the
+    logit by a number that the classes of a pixel share: in a difference of two classes the same, of one class alone it
+    says what speaks for it against the others, and fades where the model is sure; p or log p of sigmoids, the logit.
+
     Args:
         size: of the images, in pixels.
         bare: the scores have no axis of classes.
@@ -43,7 +47,7 @@ class Pixels:
     point: tuple[int, ...] | None = None
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
-        """The sum of the class's logits over the region of each row's image."""
+        """The sum of the class's logits, or what stands for them, over the region of each row's image."""
         own = full(self._classed(follow(output, self.path), rows))
         return (logits_of(own, self.squashed) * self._weights(own, rows)).flatten(1).sum(1)
 

@@ -32,8 +32,8 @@ class Region:
 
         y = sum over the pixels p of the region of y_c(p)
 
-    of the class's logits; of a model that puts out probabilities, log p of a softmax, which fades where the model is
-    sure, and log-odds of a sigmoid (see `Logit`). The region is settled on the clean pass: where the class is predicted
+    of the class's logits; of a model that puts out p or log p, log p of a softmax, which fades where the model is sure,
+    and log-odds of a sigmoid (see `Logit`). The region is settled on the clean pass: where the class is predicted
     (the largest of the scores; of a single one, or where each class has its sigmoid, above 0 or p > 1/2), or the pixels
     that are given. Changed copies keep it; those that have the pixels elsewhere, such as flipped ones, keep it on the
     same parts of the picture.

@@ -31,7 +31,8 @@ def Sentence(ids: Any, tokenizer: Any = None, *, prompt: SupportsIndex | None = 
     sum_t log p(w_t | w_<t, image),   log p(. | w_<t, image) = log softmax of row n - T + t - shift
 
     of the logits (b n v), for the T ids w_0 .. w_(T-1). Rows are counted from the end, so that rows of the image ahead
-    of the text, or in place of one id of it, do no harm. Special tokens and the prompt are given, not asked.
+    of the text, or in place of one id of it, do no harm; where the text that the model was given is known to end
+    elsewhere than the sentence, and row t has read w_t, from there. Special tokens and the prompt are given, not asked.
     Of a list of words, those in angle or square brackets are special: `</s>`, `[PAD]`.
 
     Identity: the scores of `words` sum to the sentence's.
