@@ -215,6 +215,23 @@ def test_the_region_s_outline_the_box_and_the_point_are_on_the_picture(tmp_path:
     assert item.to_dict()["asked"]["boxes"] == [list(item.asked.boxes[0])]
 
 
+def test_a_span_of_a_signal_is_drawn_as_a_frame_around_it_and_a_point_as_its_place() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 6, 5, 1, 2), nn.ReLU(), nn.Conv1d(6, 3, 5, 1, 2))
+    signal = torch.randn(1, 2, 100, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(100, dtype=torch.bool)
+    mask[30:50] = True
+    span = painted(seewhy.explain(net, signal, Region(1, mask=mask), layer="1")[0])
+    assert span.shape == (240, 700)  # two channels of 120 pixels, 7 for each sample
+    columns = span.all(0).nonzero()[:, 0]
+    assert {int(columns.min()), int(columns.max())} == {30 * 7, 50 * 7 - 1}
+    assert bool(span[0, 210:350].all())
+    assert bool(span[-1, 210:350].all())
+    assert not bool(span[100:140, 220:340].any())
+    place = painted(seewhy.explain(net, signal, Region(1, point=(30,)), layer="1")[0])
+    assert place.any(0).nonzero()[:, 0].tolist() == list(range(210, 217))
+
+
 def test_sums_mark_all_that_they_ask_about_once_and_lists_each_image_s_own() -> None:
     x = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     left = torch.arange(48).expand(32, 48) < 24

@@ -158,8 +158,7 @@ class Item:
             scene = self.picture.scene(self.peak(), frames)
             share = (1.0 if heat.ndim == 1 else 0.6) if opacity is None else opacity
             drawn = overlay(scene.image, scene.lay(heat), colormap=chosen, opacity=share, background=behind)
-            masks = [scene.lay(mask) for mask in self.asked.masks] if asked and heat.ndim > 1 else []
-            return draw_marks(drawn, masks=masks)
+            return draw_marks(drawn, masks=[scene.part(mask) for mask in self.asked.places] if asked else [])
         share = 0.6 if opacity is None else opacity
         drawn = overlay(self._pictured().image, heat, colormap=chosen, opacity=share, background=behind)
         if asked:

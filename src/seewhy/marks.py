@@ -178,6 +178,14 @@ class Marks:
         """The regions at the photo's pixels."""
         return tuple(on_photo(grid.cpu(), self.sight, self.size) for grid in self.grids)
 
+    @property
+    def places(self) -> tuple[Bool[Tensor, "*_"], ...]:
+        """The regions, and each point as the region of its one pixel."""
+        alone = [torch.zeros(photo_size(self.sight, self.size), dtype=torch.bool) for _ in self.points]
+        for mask, point in zip(alone, self.points, strict=True):
+            mask[point] = True
+        return (*self.masks, *alone)
+
     def __bool__(self) -> bool:
         return bool(self.boxes or self.points or self.grids)
 

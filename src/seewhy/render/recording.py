@@ -21,12 +21,14 @@ class Scene:
 
     Attributes:
         image: without heat.
-        lay: brings a map, or a mask, to the picture's pixels; zero beside what it is of.
+        lay: brings a map to the picture's pixels; zero beside what it is of.
+        part: the same for a mask; of a signal, all above and below its span.
         told: what the picture shows, in words.
     """
 
     image: Image.Image
     lay: Lay
+    part: Lay
     told: str
 
 
@@ -72,7 +74,11 @@ class Recording:
             middles = [step * (place + 0.5) for place in range(length)]
             draw.line(list(zip(middles, heights, strict=True)), _INK, 3)
         ink = torch.from_numpy(np.asarray(image)[..., 0] < _PAPER[0])
-        return Scene(image, lambda map: map.cpu().repeat_interleave(step) * ink, "")
+
+        def span(mask: Shaped[Tensor, " t"]) -> Shaped[Tensor, "h w"]:
+            return mask.cpu().repeat_interleave(step).expand(image.height, -1)
+
+        return Scene(image, lambda map: map.cpu().repeat_interleave(step) * ink, span, "")
 
     def _tiled(self, cuts: Sequence[tuple[int, int]], told: str) -> Scene:
         """Cuts across an axis side by side, small ones enlarged."""
@@ -93,7 +99,7 @@ class Recording:
         values = (255 * _stretched(self.values)).round().byte()
         colors = values if len(values) == 3 else values.float().mean(0).byte().expand(3, *size)
         pixels = torch.stack([lay(color, _PAPER[0]) for color in colors], -1)
-        return Scene(Image.fromarray(np.ascontiguousarray(pixels.numpy())), lay, told)
+        return Scene(Image.fromarray(np.ascontiguousarray(pixels.numpy())), lay, lay, told)
 
 
 def _spread(count: int, among: int) -> list[int]:
