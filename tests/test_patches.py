@@ -167,5 +167,7 @@ def test_what_is_no_picture_of_a_known_family_is_refused():
     moving = {**given, "pixel_values": given["pixel_values"] + torch.randn_like(given["pixel_values"])}
     with pytest.raises(ModelError, match="no pictures standing still"):
         seewhy.explain(model, moving, sentence)
+    with pytest.raises(ModelError, match=r"^got 184 rows of patches, and 192 by image_grid_thw: 2 x 1x8x12; give both"):
+        seewhy.explain(model, {**given, "pixel_values": given["pixel_values"][:-8]}, sentence)
     with pytest.raises(ModelError, match=r"rows of patches \(192, 384\) for a Linear, and in which order"):
         seewhy.explain(nn.Linear(384, 2), given)

@@ -38,13 +38,25 @@ def named(model: nn.Module, images: Any, kwargs: Mapping[str, Any]) -> tuple[Any
     found = [*floating, *photos]
     known = [name for name in found if name.startswith(_IMAGES)]
     if len(known or photos or found) != 1:
-        what = f"the tensors {', '.join(found)} may be images" if found else "no floating tensor (b c h w) of images"
+        what = f"the tensors {', '.join(found)} may be images" if found else _missing(given)
         raise ModelError(
             f"got a dictionary with {', '.join(given)} as images, in which {what}; give the images alone, and the "
             "model's other inputs by kwargs="
         )
     name = (known or photos or found)[0]
     return given[name], name, {**{key: value for key, value in given.items() if key != name}, **kwargs}
+
+
+def _missing(given: Mapping[str, Any]) -> str:
+    """Why no images were found."""
+    flat = next((name for name, value in given.items() if _is_floating(value) and value.ndim == 2), None)
+    if flat is not None and "video" in flat:
+        return f"{flat} are patches of videos, which are not read (give single frames, as pictures)"
+    if flat is not None and GRIDS not in given:
+        return (
+            f"{flat} {tuple(given[flat].shape)} would be rows of patches if {GRIDS} were there, which says their grid"
+        )
+    return "no floating tensor (b c h w) of images"
 
 
 def _keyword(model: nn.Module, taken: Mapping[str, Any]) -> str | None:

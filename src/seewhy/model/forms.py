@@ -109,7 +109,13 @@ def uncut(model: nn.Module, rows: Float[Tensor, "r d"], grids: Int[Tensor, "b 3"
         raise ModelError(f"got images of several sizes ({sizes} patches); explain them one by one")
     eye = config.vision_config
     form, (frames, *grid) = Patches(eye.patch_size, eye.spatial_merge_size, eye.temporal_patch_size), alike.pop()
-    images = form.images(rows, grid) if frames == 1 and len(rows) == len(grids) * prod(grid) else None
+    told = len(grids) * frames * prod(grid)
+    if len(rows) != told:
+        raise ModelError(
+            f"got {len(rows)} rows of patches, and {told} by {GRIDS}: {len(grids)} x {by((frames, *grid))}; give both "
+            "as the processor made them"
+        )
+    images = form.images(rows, grid) if frames == 1 else None
     if images is None or not torch.equal(form.of(images), rows):
         raise ModelError(
             f"got rows of patches {tuple(rows.shape)} for {len(grids)} x {by((frames, *grid))}, which are no pictures "
