@@ -592,6 +592,23 @@ def test_what_was_chosen_beyond_the_usual_is_in_the_names(capsys: pytest.Capture
     assert {path.stem for path in Path("explained").glob("*.npz")} == {f"a_grad_cam_dog-1{stem}" for stem in stems}
 
 
+def segmenter() -> seewhy.Loaded:
+    """A network with a score of each class at every pixel."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    return seewhy.Loaded(net.eval(), seewhy.Preprocess((24, 24), "squash"), ("sky", "sea", "sand"), "pixels")
+
+
+def test_a_segmentation_is_asked_by_its_class_on_the_command_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["explain", picture("a.png"), "--model", f"{__name__}:segmenter"]
+    assert main(asked) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("a: ")
+    assert first == first.rstrip()
+    assert main([*asked, "--topk", "2"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("have no predicted class of the image; name a class by --target")
+
+
 def bare() -> nn.Module:
     """A factory that tells nothing of photos."""
     return small().module

@@ -96,6 +96,13 @@ def test_a_border_put_round_a_crop_is_no_part_of_the_view():
     assert frame.to_photo(torch.ones(1, 8, 8)).sum() == 16  # the affine map alone would give 64
 
 
+def test_the_share_of_the_photo_that_was_seen():
+    frame = Frame.identity((30, 40))
+    assert frame.resized((60, 20)).seen == 1
+    assert frame.resized((60, 80)).cropped(0, 10, (60, 60)).seen == 0.75
+    assert frame.padded(5, 5, (40, 50)).seen == 1
+
+
 def test_a_crop_of_the_border_alone_saw_nothing():
     frame = Frame.identity((4, 4)).padded(4, 4, (12, 12)).cropped(0, 0, (3, 12))
     assert frame.view[1] == frame.view[3]

@@ -85,6 +85,37 @@ def test_text_in_a_dictionary_is_a_photo_only_where_images_are_taken():
     assert named(model, {"picture": Path("cat.jpg"), "mask": x}, {})[:2] == (Path("cat.jpg"), "picture")
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (
+            "pixel_values",
+            "pixel_values (24, 8) would be rows of patches if image_grid_thw were there, which says their grid",
+        ),
+        (
+            "pixel_values_videos",
+            "pixel_values_videos are patches of videos, which are not read (give single frames, as pictures)",
+        ),
+    ],
+)
+def test_rows_of_patches_without_their_grid_or_of_videos_are_told(name, why):
+    with pytest.raises(ModelError) as error:
+        named(Answering(), {"input_ids": torch.tensor([[1]]), name: torch.zeros(24, 8)}, {})
+    assert f" in which {why}; give the images alone" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fit", "size", "cut"), [("crop", (24, 24), "40%"), ("squash", (24, 24), ""), ("crop", (24, 40), "")]
+)
+def test_what_the_preprocessing_cut_off_is_told(photo, fit, size, cut):
+    model = nn.Sequential(nn.Conv2d(3, 2, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    notes = seewhy.explain(model, photo, 1, preprocess=seewhy.Preprocess(size, fit)).notes
+    told = [note for note in notes if note.startswith("the preprocessing crops photos")]
+    assert told == (
+        [f"the preprocessing crops photos: up to {cut} of one was not seen, and shows no heat"] if cut else []
+    )
+
+
 def test_a_batch_of_bytes_is_several_photos():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))

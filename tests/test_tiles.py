@@ -201,7 +201,11 @@ BAD = {
         "got tiles of 64x64 for an image of 50x41; a tile lies within the image: give another size=, or explain the "
         "image as a whole by seewhy.explain",
     ),
-    "one axis too many": ({"size": (8, 8, 8)}, ShapeError, "got tiles of 8x8x8 for an image of 50x41; a tile lies"),
+    "one axis too many": (
+        {"size": (8, 8, 8)},
+        ShapeError,
+        "got tiles of 3 axes, 8x8x8, for an image of 2, 50x41; give size= one number for all axes, or one for each",
+    ),
     "unknown size": ({}, ShapeError, "the size of a tile is not known; give size=, the pixels that the model takes"),
     "overlap": ({"size": 16, "overlap": 1}, ShapeError, "got overlap=1; it is a share of a tile, from 0 to below 1"),
     "margin": (

@@ -15,6 +15,7 @@ from seewhy.types import OutputError
 _IN_PYTHON = {
     r"seewhy\.layers\(model, images\)": "seewhy layers",
     r"rectify=False": "--signed",
+    r"ask Region\(class\).*": "name a class by --target",
     r"\b(output|labels|weights|layout|layer)=(?:\.\.\.)?(?=\S)": r"--\1 ",
     r"\b(output|labels|weights|layout|layer)=(?:\.\.\.)?": r"--\1",
 }
@@ -59,7 +60,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], remarks: Sequence
 
 def tell(answer: Explanation, files: Sequence[Path], told: set[str]) -> None:
     """What was answered, with those notes that did not stand below an earlier photo; they are added to `told`."""
-    say(f"{answer[0].name}: {'  '.join(answer_of(answer))}")
+    say(f"{answer[0].name}: {'  '.join(filter(None, answer_of(answer)))}")
     tell_notes(note for note in answer.notes if note not in told)
     say(f"  overlay: {files[0]}")
     told |= {note for note in answer.notes if not note.startswith("image 0: ")}  # which is about this photo alone

@@ -25,6 +25,9 @@ from seewhy.zoo import Loaded
 from seewhy.zoo.foreign import adapter_of
 from seewhy.zoo.named import class_names
 
+_UNSEEN = 0.02
+"""The share of a photo that may be cropped away without a word."""
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -219,6 +222,9 @@ def _prepared(
         Picture(partial(_itself, photo), frame, photo.name) for photo, (_, frame) in zip(photos, ready, strict=True)
     )
     notes = tuple(f"{photo.name}: {note}" for photo in photos for note in photo.notes)
+    cut = max(1 - frame.seen for _, frame in ready)
+    if cut > _UNSEEN:
+        notes = (*notes, f"the preprocessing crops photos: up to {cut:.0%} of one was not seen, and shows no heat")
     return torch.stack([tensor for tensor, _ in ready]), pictures, notes
 
 

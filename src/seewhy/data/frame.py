@@ -41,6 +41,12 @@ class Frame:
             raise ShapeError(f"got a photo of {size}; height and width are at least 1; check how it was cropped")
         return cls(size, size, (1.0, 1.0), (0.0, 0.0), (0.0, 0.0, float(size[1]), float(size[0])))
 
+    @property
+    def seen(self) -> float:
+        """The share of the photo's pixels that the model sees, 0..1."""
+        x0, y0, x1, y1 = self.view
+        return (x1 - x0) * (y1 - y0) / (self.photo_size[0] * self.photo_size[1])
+
     def resized(self, size: tuple[int, int]) -> "Frame":
         """Then stretch the input to this height and width: p becomes (p + .5) * M / N - .5."""
         if min(size) < 1:

@@ -154,7 +154,12 @@ def _weights(pixels: int, length: int, starts: Sequence[int], margin: int) -> Fl
 
 
 def _check(whole: Sequence[int], size: Size, overlap: float, margin: int) -> None:
-    if len(size) != len(whole) or any(not 0 < length <= pixels for length, pixels in zip(size, whole, strict=True)):
+    if len(size) != len(whole):
+        raise ShapeError(
+            f"got tiles of {len(size)} axes, {by(size)}, for an image of {len(whole)}, {by(whole)}; give size= one "
+            "number for all axes, or one for each"
+        )
+    if any(not 0 < length <= pixels for length, pixels in zip(size, whole, strict=True)):
         raise ShapeError(
             f"got tiles of {by(size)} for an image of {by(whole)}; a tile lies within the image: give another size=, "
             "or explain the image as a whole by seewhy.explain"
