@@ -429,11 +429,17 @@ def test_full_grad_says_what_it_misses_and_remarks_stay_with_their_method():
     plain = squashing(nn.Identity(), 4)
     plain[1] = nn.ReLU()
     images = torch.randn(2, 3, 9, 9)
-    assert not any("miss the score" in note for note in seewhy.explain(plain, images, 0, "full_grad").notes)
+    assert not any(
+        "FullGrad is not complete here" in note for note in seewhy.explain(plain, images, 0, "full_grad").notes
+    )
     normed = nn.Sequential(plain[0], nn.GroupNorm(2, 4), *plain[1:])
     nn.init.normal_(normed[1].bias)
     found = seewhy.compare(normed, images, [0], ["full_grad", "guided_backprop", "saliency"])
-    assert [any("miss the score" in note for note in each.notes) for each in found] == [True, False, False]
+    assert [any("FullGrad is not complete here" in note for note in each.notes) for each in found] == [
+        True,
+        False,
+        False,
+    ]
     assert [any("rectified" in note for note in each.notes) for each in found] == [False, True, False]
 
 
