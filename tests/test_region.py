@@ -404,7 +404,7 @@ def test_an_empty_region_names_what_is_predicted():
         ({"mask": FULL, "point": (1, 1)}, r"got a mask and a point; a region is one of the two: leave the other out"),
         ({"mask": FULL.float()}, r"got a mask of torch.float32; a mask holds booleans: labels == 12, or scores > 0.5"),
         ({"mask": "dog.png"}, r"got str as a mask; give a tensor or an array of booleans"),
-        ({"point": 7}, r"got 7 as a point; give a pixel of the images by whole numbers: \(y, x\)"),
+        ({"point": 7}, r"got 7 as a point; give a pixel of the images by whole numbers: \(y, x\), of a signal \(x,\)$"),
         ({"point": (0.5, 2)}, r"got \(0.5, 2\) as a point"),
         ({"classes": True}, r"got True as a class"),
     ],

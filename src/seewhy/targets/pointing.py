@@ -38,7 +38,9 @@ def pixel_of(point: Any) -> tuple[int, ...]:
     """
     found = wholes(point)
     if not found:
-        raise TargetError(f"got {point!r} as a point; give a pixel of the images by whole numbers: (y, x)")
+        raise TargetError(
+            f"got {point!r} as a point; give a pixel of the images by whole numbers: (y, x), of a signal (x,)"
+        )
     return tuple(found)
 
 
