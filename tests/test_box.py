@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import seewhy
 from detectors import Levels, Suppressed, candidates, slow_iou
 from seewhy.targets.question import Question, resolve
-from seewhy.types import TargetError
+from seewhy.types import ModelError, TargetError
 
 FINE, COARSE = "stem", "deep"
 
@@ -132,6 +132,7 @@ class Joined(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         levels = Levels()
+        torch.manual_seed(0)
         self.stem, self.shared = levels.stem, nn.Conv2d(6, 6, 1).double()
         self.branches = nn.ModuleList([levels.fine_boxes, levels.fine_scores])
 
@@ -142,20 +143,23 @@ class Joined(nn.Module):
 
 @pytest.mark.parametrize("several", [lambda a, b: a - b, lambda a, b: [a, b]], ids=["a difference", "two images"])
 def test_what_lies_between_two_boxes_is_no_box(several):
-    """A box of 8 pixels reads 3x3 cells, and is explained there: two that lie apart do not span one of 30."""
+    """Cells of the head see 3x3 of 4 pixels, too few for boxes of 24; those of two boxes lie further apart."""
+
+    def two(output: Tensor) -> seewhy.Candidates:
+        rows, columns = (4.0 * torch.arange(length).double() + 2 for length in (8, 12))
+        centers = (
+            torch.stack((columns.expand(8, -1), rows[:, None].expand(-1, 12))).flatten(1).T.expand(len(output), -1, 2)
+        )
+        ranking = torch.zeros_like(output[:, 5:].mT)
+        ranking[:, 2 * 12 + 3, 0], ranking[:, 5 * 12 + 9, 0] = 0.9, 0.8
+        return seewhy.Candidates(torch.cat((centers - 12, centers + 12), -1), output[:, 5:].mT, None, ranking)
+
     image = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-
-    def wide(output: Tensor) -> seewhy.Candidates:
-        found = candidates(output)
-        centers = (found.boxes[..., :2] + found.boxes[..., 2:]) / 2
-        return seewhy.Candidates(torch.cat((centers - 15, centers + 15), -1), found.scores, found.objectness)
-
-    both = [seewhy.Box(point=at, decode=wide, threshold=0.0) for at in ((6, 6), (26, 42))]
-    asked = several(*both)
+    asked = several(seewhy.Box(index=0, decode=two), seewhy.Box(index=1, decode=two))
     images = image if isinstance(asked, list) else image[:1]
-    alone = seewhy.explain(Joined(), images[:1], both[0], "grad_cam", rectify=False)
+    alone = seewhy.explain(Joined(), images[:1], seewhy.Box(index=0, decode=two), "grad_cam", rectify=False)
     together = seewhy.explain(Joined(), images, asked, "grad_cam", rectify=False)
-    assert list(together.raw) == list(alone.raw)
+    assert [list(alone.raw), list(together.raw)] == [["stem.1"]] * 2
 
 
 def test_images_whose_boxes_stand_in_different_levels_share_what_both_are_made_of(images):
@@ -268,6 +272,35 @@ def test_a_box_by_its_label_and_in_words(images):
     assert settled(edge, output, images[:1], labels).told(question, 0).startswith("upper edge of dog 0.")
 
 
+def test_low_scores_are_told_as_they_are_and_classes_without_a_label_are_doubted(images):
+    def faint(output: Tensor) -> seewhy.Candidates:
+        found = candidates(output)
+        return seewhy.Candidates(found.boxes, found.scores * 1.6e-4, found.objectness)
+
+    model = Levels()
+    output = faint(model(images[:1]).detach())
+    best = output.ranked().flatten().topk(1)
+    label = int(best.indices) % 3
+    asked = seewhy.Box(decode=faint, threshold=0)
+    for count, doubted in ((label, True), (label + 1, False), (3, False)):
+        labels = tuple(f"thing {n}" for n in range(count)) or None
+        e = seewhy.explain(model, images[:1], asked, labels=labels)
+        assert f" {float(best.values):.1g} at x" in e.target[0]
+        said = f"a box is of class {label}, and labels= names {count} classes, 0 to {count - 1}; give one for each"
+        assert any(said in note for note in e.notes) == (doubted and bool(count))
+
+
+def test_where_no_scores_are_known_and_boxes_may_be_box_is_named(images):
+    class Beside(Levels):
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), {"features": self.stem(x)}
+
+    with pytest.raises(
+        ModelError, match=r"say which are the scores: output=...; or if it tells of boxes, ask Box\(dec"
+    ):
+        seewhy.explain(Beside(), images)
+
+
 def test_boxes_add_up_like_all_questions(images):
     model, image = Levels(), images[:1]
     one, two = box(index=0), box(index=1, threshold=0.0)
@@ -298,7 +331,8 @@ def test_a_box_that_is_not_there_is_an_error_that_lists_those_that_are(images, g
 def test_no_box_at_all_is_an_error(images):
     with pytest.raises(TargetError, match="image 0: the detector found no box at all; choose another image"):
         seewhy.explain(Suppressed(1.1), images, seewhy.Box())
-    with pytest.raises(TargetError, match=r"image 0: no box ranks 0\.99 or more; choose another image, or lower thres"):
+    best = f"{float(candidates(Levels()(images[:1]).detach()).ranked().max()):.2g}"
+    with pytest.raises(TargetError, match=f"image 0: no box ranks 0.99 or more, the best {best}; choose another image"):
         seewhy.explain(Levels(), images, box(threshold=0.99))
 
 

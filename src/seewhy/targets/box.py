@@ -112,6 +112,13 @@ class Box:
         if len(candidates.boxes) != question.images:
             raise TargetError(f"decode= returned boxes of {len(candidates.boxes)} images; here are {question.images}")
         found = {n: standing(candidates, question.size, n, self.threshold) for n in question.asked}
+        for n, of in found.items():
+            if not len(of):
+                best = float(candidates.ranked()[n].detach().max())
+                raise TargetError(
+                    f"image {n}: no box ranks {self.threshold:g} or more, the best {best:.2g}; choose another image, "
+                    "or lower threshold="
+                )
         picks = {n: self._picked(of, n, question) for n, of in found.items()}
         return Kept(picks, self.read, question.size, decode, candidates.boxes.shape[1], question.sights)
 
@@ -134,14 +141,18 @@ class Box:
 
     def _distances(self, found: Listed, question: Question, image: int) -> Float[Tensor, " n"]:
         """How far the point that was asked for is from each box, in the model's pixels; 0 inside."""
-        row, column = to_input(cast(tuple[float, float], self.point), question.sight(image), question.size)
+        point, whole = cast(tuple[float, float], self.point), photo_size(question.sight(image), question.size)
+        if any(place > side for place, side in zip(point, whole, strict=True)):
+            raise TargetError(
+                f"image {image}: the point {self.point} lies outside of its {by(whole)} pixels; a point is (row, "
+                "column), from the top left"
+            )
+        row, column = to_input(point, question.sight(image), question.size)
         return found.distances((row, column))
 
     def _missing(self, found: Listed, question: Question, image: int) -> str:
-        if not len(found) and is_list(question.output):
-            return "the detector found no box at all; choose another image, or lower the detector's own threshold"
         if not len(found):
-            return f"no box ranks {self.threshold:g} or more; choose another image, or lower threshold="
+            return "the detector found no box at all; choose another image, or lower the detector's own threshold"
         order, nearest = range(len(found)), ""
         if self.point is not None:
             distances = cast(list[float], self._distances(found, question, image).tolist())

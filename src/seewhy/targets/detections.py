@@ -9,8 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.marks import Corners, box_to_photo
+from seewhy.nested import tensors
 from seewhy.targets.question import Question
-from seewhy.types import Path, TargetError
+from seewhy.types import ModelError, Path, TargetError
 
 OVERLAP = 0.5
 """From this IoU on, the worse of two candidates of one class is no box of its own."""
@@ -118,7 +119,8 @@ class Pick:
     def told(self, question: Question, image: int) -> str:
         """In words: `dog 0.92 at x 34-160 y 50-210`."""
         x0, y0, x1, y1 = (f"{edge:.0f}" for edge in self.corners(question, image))
-        return f"{named(self.label, question)} {self.score:.2f} at x {x0}-{x1} y {y0}-{y1}"
+        score = f"{self.score:.2f}" if self.score >= 0.005 else f"{self.score:.1g}"
+        return f"{named(self.label, question)} {score} at x {x0}-{x1} y {y0}-{y1}"
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,17 @@ def scores_at(question: Question) -> Path:
             "this model is a detector, whose scores are of boxes; ask about one of them: Box() is the best, "
             "Box(label='dog') the best of a class, Box(point=(y, x)) the one at a place"
         )
+    if question.path is None and _may_be_boxes(question.output):
+        raise ModelError(
+            f"{question.missing}; or if it tells of boxes, ask Box(decode=...), a function from the output to "
+            "seewhy.Candidates, such as Candidates.yolo"
+        )
     return question.place
+
+
+def _may_be_boxes(output: Any) -> bool:
+    """Whether somewhere in it stands what heads of detectors put out: a row of numbers for each of many candidates."""
+    return any(tensor.ndim == 3 and min(tensor.shape[1:]) > 3 for _, tensor in tensors(output))
 
 
 def decoder(output: Any, classes: int) -> Decode:

@@ -1,6 +1,6 @@
 """A box of the clean pass, in the outputs of changed copies: known by its place there, or by its likeness."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
@@ -62,6 +62,16 @@ def _extent(self: _Boxes) -> Mapping[int, tuple[float, ...]]:
 def _told(self: _Boxes, question: Question, image: int) -> str:
     """The box in words."""
     return _WORDS[self.read].format(self.picks[image].told(question, image)) if image in self.picks else "no box"
+
+
+def _doubts(self: _Boxes, question: Question, _probabilities: Float[Tensor, "b k"]) -> Iterator[str]:
+    """That a box is of a class without a label, where there are labels."""
+    last = max((pick.label for pick in self.picks.values()), default=-1)
+    if question.labels is not None and last >= len(question.labels):
+        yield (
+            f"a box is of class {last}, and labels= names {len(question.labels)} classes, 0 to "
+            f"{len(question.labels) - 1}; give one for each that the model has, or all names may be wrong"
+        )
 
 
 def _photo(self: _Boxes, image: int) -> tuple[float, float]:
@@ -131,7 +141,7 @@ class Kept:
         told = ("class", "score", *_EDGES, *(() if candidates.objectness is None else ("objectness",)))
         return self._read(candidates, cast(tuple[Read, ...], told), rows)
 
-    extent, moved, told, marks = property(_extent), _moved, _told, _marks
+    extent, moved, told, marks, doubts = property(_extent), _moved, _told, _marks, _doubts
 
     def _candidates(self, output: Any) -> Candidates:
         found = decoded(self.decode, output)
@@ -190,7 +200,7 @@ class Matched:
             total = total.index_add(0, torch.tensor([j], device=total.device), mixed[None])
         return total
 
-    extent, moved, told, marks = property(_extent), _moved, _told, _marks
+    extent, moved, told, marks, doubts = property(_extent), _moved, _told, _marks, _doubts
 
     def _of(self, found: Mapping[str, Tensor], image: int) -> Float[Tensor, ""]:
         pick = self.picks.get(image)
