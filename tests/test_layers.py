@@ -509,6 +509,14 @@ def narrow(*tail):
     return nn.Sequential(conv(3, 4, stride=16), nn.ReLU(), conv(4, 4, stride=2), nn.ReLU(), *tail)
 
 
+def test_a_named_layer_of_one_cell_is_refused():
+    model = nn.Sequential(conv(3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head())
+    with pytest.raises(
+        LayerError, match=r"^layer '2' put out \(1, 4, 1, 1\), which is one cell for all of the image; "
+    ):
+        resolve(traced(model), "2")
+
+
 def test_what_is_padded_is_no_grid():
     """Around one cell it has the shape of a grid, of which all cells but one are zeros."""
     model = narrow(nn.ZeroPad2d(1), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head())

@@ -65,7 +65,7 @@ def resolve(trace: Trace, layer: str | nn.Module, layout: str | None = None) -> 
         layout: its axes, where they cannot be told: `b c h w`, `b h w c`, `b n c`, `b 1+n c`.
 
     Raises:
-        LayerError: no such layer, several calls of it, no grid in its output, or no influence on the score.
+        LayerError: no such layer, several calls of it, no grid or one cell in its output, or no influence on the score.
     """
     name = recorded(trace, name_of(trace.modules, layer))
     found = trace.outputs.get(name, ())
@@ -82,6 +82,8 @@ def resolve(trace: Trace, layer: str | nn.Module, layout: str | None = None) -> 
         told = stated(layout, traced.shape, trace.size, clues) if layout else infer(traced.shape, trace.size, clues)
     except LayerError as error:
         raise LayerError(f"layer {name!r}: {error}") from error
+    if prod(told.grid) == 1:
+        raise LayerError(f"layer {name!r} put out {traced.shape}, which is one cell for all of the image; {WAY_OUT}")
     notes: tuple[str, ...] = ()
     if layout and is_guessed(layout, told, trace.size, clues):
         notes = (
