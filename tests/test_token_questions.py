@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import seewhy
 from seewhy.targets.arithmetic import Each
 from seewhy.targets.question import Question, resolve
-from seewhy.targets.tokens import Sentence
+from seewhy.targets.sentence import Sentence
 from seewhy.types import TargetError
 
 WORDS = ["<pad>", "<s>", "</s>", "a", "dog", "on", "the", "grass", "red", "ball"]
@@ -177,7 +177,7 @@ ASKED = {
         "tokenizer(text)['input_ids'] or what model.generate returned",
     ),
     "empty": (lambda: Sentence([]), "got list as the ids of a sentence; give the whole numbers"),
-    "floats": (lambda: Sentence(torch.randn(3)), "got Tensor as the ids of a sentence; give the whole numbers"),
+    "floats": (lambda: Sentence(torch.randn(3)), "got an array of type float32 and shape (3,) as the ids of a sentence; give the"),
     "ragged": (
         lambda: Sentence([[1, 2], [1, 2, 3]]),
         "got sentences of 2 and 3 ids; pad them to one length, as the model got them",

@@ -72,8 +72,8 @@ from seewhy.targets.detections import Candidates as Candidates
 from seewhy.targets.ranked import Contrast as Contrast
 from seewhy.targets.ranked import Rank as Rank
 from seewhy.targets.region import Region as Region
+from seewhy.targets.sentence import Sentence as Sentence
 from seewhy.targets.similarity import Similarity as Similarity
-from seewhy.targets.tokens import Sentence as Sentence
 from seewhy.targets.value import Value as Value
 from seewhy.tiles import Tiled as Tiled
 from seewhy.tiles import tiles as tiles

@@ -1,73 +1,24 @@
-"""Questions about words: how probable the words of a sentence are, each after those ahead of it and with the image.
-
-The sentence is given as the ids that went into the model ("teacher forcing"), so that one forward pass holds the
-answers of all its words.
-"""
+"""The question about some places of a sentence: how probable their words are, after those ahead of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, SupportsIndex, cast
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from seewhy.nested import follow
-from seewhy.targets.arguments import plain, whole, wholes, wrong_number
+from seewhy.targets.arguments import whole, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC
 from seewhy.targets.context import reaches, unread
 from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
 from seewhy.targets.reading import logits_of
-from seewhy.targets.vocabulary import Word, id_of, places_of, text_of, words_of
+from seewhy.targets.vocabulary import Word, id_of, places_of, text_of
 from seewhy.types import Path, Rows, Scores, TargetError
 
 Ids = tuple[tuple[int, ...], ...]
-
-
-def Sentence(ids: Any, tokenizer: Any = None, *, prompt: SupportsIndex | None = None, shift: int = 1) -> "Tokens":
-    """The log-probability of a sentence, word by word: what the gradient of a caption is taken of.
-
-    sum_t log p(w_t | w_<t, image),   log p(. | w_<t, image) = log softmax of row n - T + t - shift
-
-    of the logits (b n v), for the T ids w_0 .. w_(T-1). Rows are counted from the end, so that rows of the image ahead
-    of the text, or in place of one id of it, do no harm; where the text that the model was given is known to end
-    elsewhere than the sentence, and row t has read w_t, from there. Special tokens and the prompt are given, not asked.
-    Of a list of words, those in angle or square brackets are special: `</s>`, `[PAD]`.
-
-    Identity: the scores of `words` sum to the sentence's.
-
-    Args:
-        ids: the ids that went into the model, `(t,)` for all images or `(b t)`; padded as they went in.
-        tokenizer: for words and titles: an object with `convert_ids_to_tokens` or `decode`, or the list of words.
-        prompt: how many of the ids were given to the model as its prompt; None: the first, which nothing predicts.
-        shift: 1 where row t has read w_t and predicts the next (`input_ids`, `decoder_input_ids`); 0 where row t
-            predicts w_t (`labels` of an encoder-decoder).
-
-    Returns:
-        The question, with `words`, `phrase`, `at` and `instead` for parts of it.
-
-    Raises:
-        TargetError: ids that are none, or no word among them.
-
-    Reference:
-        Selvaraju et al., Grad-CAM: Why did you say that?, arXiv:1611.07450, section 3.3: "given a caption, we compute
-        the gradient of its log probability".
-    """
-    if shift not in (0, 1):
-        raise TargetError(
-            f"shift is {shift!r}; it is 1 where row t of the logits has read id t, or 0 where it predicts id t"
-        )
-    rows = _ids(ids)
-    start = max(shift, _prompt(prompt, len(rows[0])))
-    spelled = tuple(words_of(row, range(start, len(row)), tokenizer) for row in rows)
-    if not all(spelled):
-        raise TargetError(
-            f"got {len(rows[0])} ids, of which none from place {start} on is a word; give the sentence that follows "
-            "the prompt too, as model.generate returns it"
-        )
-    asked = tuple(tuple(place for word in words for place in word.places) for words in spelled)
-    return Tokens(rows, asked, _texts(rows, asked, tokenizer), spelled, shift, tokenizer)
 
 
 @dataclass(frozen=True)
@@ -159,7 +110,7 @@ class Tokens:
         for row, (place,) in zip(self.ids, said.asked, strict=True):
             new = id_of(other, row[place], self.tokenizer) if isinstance(other, str) else _id(other)
             ids.append((*row[:place], new, *row[place + 1 :]))
-        return replace(said, ids=tuple(ids), texts=_texts(ids, said.asked, self.tokenizer))
+        return replace(said, ids=tuple(ids), texts=texts_of(tuple(ids), said.asked, self.tokenizer))
 
     @property
     def fixed(self) -> bool:
@@ -240,29 +191,9 @@ class Tokens:
         return min(map(len, self.ids))  # they are all of one length
 
     def _of(self, asked: tuple[tuple[int, ...], ...]) -> "Tokens":
-        return replace(self, asked=asked, texts=_texts(self.ids, asked, self.tokenizer))
+        return replace(self, asked=asked, texts=texts_of(self.ids, asked, self.tokenizer))
 
     __add__, __radd__, __sub__, __rsub__, __neg__, __mul__, __rmul__, __truediv__ = ARITHMETIC
-
-
-def _ids(given: Any) -> Ids:
-    listed = plain(given)
-    if isinstance(listed, list | tuple):
-        listed = [plain(row) for row in cast(Sequence[Any], listed)]  # a list of tensors
-    nested = isinstance(listed, list) and all(isinstance(row, list | tuple) for row in listed)
-    rows = [wholes(row) for row in (listed if nested and listed else [listed])]
-    if not rows[0] or None in rows:
-        raise TargetError(
-            f"got {type(given).__name__} as the ids of a sentence; give the whole numbers that went into the model, "
-            "such as tokenizer(text)['input_ids'] or what model.generate returned"
-        )
-    lengths = {len(row or ()) for row in rows}
-    if len(lengths) > 1:
-        raise TargetError(
-            f"got sentences of {' and '.join(map(str, sorted(lengths)))} ids; pad them to one length, as the model got "
-            "them"
-        )
-    return tuple(tuple(row or ()) for row in rows)
 
 
 def _id(given: Any) -> int:
@@ -272,19 +203,8 @@ def _id(given: Any) -> int:
     return number
 
 
-def _prompt(given: Any, length: int) -> int:
-    if given is None:
-        return 0
-    number = whole(given)
-    if number is None or not 0 <= number < length:
-        raise TargetError(
-            f"prompt is {given!r}; it is how many of the {length} ids were given to the model ahead of what it says: "
-            f"0 to {length - 1}"
-        )
-    return number
-
-
-def _texts(ids: Sequence[tuple[int, ...]], asked: Sequence[tuple[int, ...]], tokenizer: Any) -> tuple[str, ...]:
+def texts_of(ids: Ids, asked: Sequence[tuple[int, ...]], tokenizer: Any) -> tuple[str, ...]:
+    """What is written at these places of each sentence."""
     return tuple(text_of([row[place] for place in places], tokenizer) for row, places in zip(ids, asked, strict=True))
 
 
