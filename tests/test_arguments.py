@@ -89,6 +89,22 @@ def test_of_two_labels_the_only_score_speaks_for_the_second(ask):
     )
 
 
+@pytest.mark.parametrize(("asked", "told"), [(0, True), (Logit(0), True), ("yes", False), (None, False)])
+def test_index_0_of_a_score_with_two_labels_is_told_as_the_second(asked, told):
+    e = seewhy.explain(pair(), torch.rand(1, 3, 12, 12).double(), asked, "hires_cam", labels=PAIR, rectify=False)
+    said = "the model's only score, index 0, speaks for 'yes'; what speaks for 'no' is -Logit(0)"
+    assert (said in e.notes) == told
+
+
+def test_what_a_single_score_cannot_be_asked_or_called():
+    x = torch.rand(1, 3, 12, 12).double()
+    with pytest.raises(TargetError, match="got place 2 among the scores; the model has a single score, so give 1"):
+        seewhy.explain(pair(), x, Rank(2))
+    says = "got 3 labels for a model of a single score; give its name, or two names, of which it speaks for the second"
+    with pytest.raises(TargetError, match=says):
+        seewhy.explain(pair(), x, labels=["a", "b", "c"])
+
+
 def test_an_index_of_a_label_that_has_no_score_of_its_own():
     with pytest.raises(TargetError) as told:
         seewhy.explain(pair(), torch.rand(1, 3, 12, 12).double(), 1, labels=PAIR)

@@ -87,7 +87,7 @@ def _sums_to_1(p: Float[Tensor, "b k *grid"], tolerance: float) -> bool:
 def _check_labels(question: Question) -> None:
     fits = question.labels is None or len(question.labels) == question.classes or question.of_two
     if question.labels is not None and not fits and len(question.shape) < 3:
-        plural = "es" * (question.classes != 1)
-        raise TargetError(
-            f"got {len(question.labels)} labels for a model of {question.classes} class{plural}; give one for each"
-        )
+        of = f"{question.classes} classes; give one for each"
+        if question.classes == 1:
+            of = "a single score; give its name, or two names, of which it speaks for the second"
+        raise TargetError(f"got {len(question.labels)} labels for a model of {of}")

@@ -79,7 +79,11 @@ class ClassScore:
                 f"output.softmax(1)[:, {indices[0]}] if these are logits"
             )
         kind = KINDS[question.squashed].get(self.kind, self.kind)
-        return replace(self, kind=kind, classes=indices, path=path, note=self._said(question, indices[0]))
+        said = [self._said(question, indices[0])]
+        if question.of_two and question.labels and not all(isinstance(each, str) for each in listed):
+            against = f"what speaks for {question.labels[0]!r} is -Logit(0)"
+            said.append(f"the model's only score, index 0, speaks for {question.labels[1]!r}; {against}")
+        return replace(self, kind=kind, classes=indices, path=path, note="; ".join(filter(None, said)))
 
     def __call__(self, output: Any, rows: Rows) -> Scores:
         """The score of each row's class."""

@@ -47,10 +47,9 @@ class Rank:
         _check_ranked(question)
         place = cast(int, whole(self.place))
         if place > scores.shape[1]:
-            raise TargetError(
-                f"got place {place} among the scores; the model has {scores.shape[1]} classes, so give 1 to "
-                f"{scores.shape[1]}"
-            )
+            count = scores.shape[1]
+            told = f"{count} classes, so give 1 to {count}" if count > 1 else "a single score, so give 1"
+            raise TargetError(f"got place {place} among the scores; the model has {told}")
         indices = scores.topk(place, dim=1).indices[:, -1]
         settled = ClassScore("score", tuple(int(index) for index in indices)).of(scores, question)
         return replace(settled, note=CHOSEN + _chosen(place, question))
