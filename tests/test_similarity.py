@@ -380,6 +380,8 @@ def test_the_images_of_a_clip_may_be_compared_with_each_other():
     f = net(**given).image_embeds.detach()
     torch.testing.assert_close(e.scores, (f * f.flip(0)).sum(1))
     assert "similarity: the embedding is output['image_embeds']" in e.notes
+    assert not any("logits_per_image" in note for note in e.notes)
+    assert any("logits_per_image" in note for note in seewhy.explain(net, given, 0).notes)
     assert e.map.amax((1, 2)).min() > 0
 
 

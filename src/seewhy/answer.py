@@ -20,10 +20,10 @@ from seewhy.marks import Marks
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
-from seewhy.targets.abilities import CHOSEN
+from seewhy.targets.abilities import CHOSEN, SCORES_AT, Reads
 from seewhy.targets.classes import ClassScore, class_of, describe, parse
 from seewhy.targets.marked import marked, nearby
-from seewhy.targets.question import resolve
+from seewhy.targets.question import Question, resolve
 from seewhy.targets.ranked import Rank
 from seewhy.targets.region import over_places
 from seewhy.targets.walking import is_chosen, leaves, moved, notes
@@ -65,7 +65,7 @@ def answer(
                 scores = evidence[0].scores.detach()
                 for q, number in enumerate(numbers[part]):
                     target, said = resolved[number]
-                    told = [*subject.notes, *found, *said]
+                    told = [*subject.notes, *_about_reading(found, target, view.question), *said]
                     for n, (each, _) in enumerate(ways):
                         explained = _explanation(view, target, scores[q], n, each, maps[n], q, told)
                         variant = _variant(each, view.groups[n] if named[n] else (), manner)
@@ -207,6 +207,12 @@ def _way_out(blank: str, each: Asked) -> str:
         return ""
     hidden = blank == _DARK or each.options.get("rectify") is True
     return "; rectify=False shows what speaks against it" if hidden else ""
+
+
+def _about_reading(found: Sequence[str], target: Target, question: Question) -> list[str]:
+    """What was found, but for where the scores are, if the target reads another place of the output."""
+    elsewhere = isinstance(target, Reads) and target.reads not in (None, question.path)
+    return [note for note in found if not (elsewhere and note.startswith(SCORES_AT))]
 
 
 def _about_places(asked: Sequence[Marks], raw: Mapping[str, Float[Tensor, "b *grid"]]) -> Iterator[str]:

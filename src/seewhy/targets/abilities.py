@@ -17,6 +17,8 @@ Move = Callable[[Bool[Tensor, "b *s"]], Bool[Tensor, "b *_"]]
 """From pixels of the images to where changed copies of these have them."""
 CHOSEN = "target: "
 """How a note begins that says what the clean pass chose, where nobody named it."""
+SCORES_AT = "scores read from output"
+"""How a note begins that says where the scores are."""
 
 
 @runtime_checkable
