@@ -1,6 +1,6 @@
 """Which layer to explain where the user names none: found in the graph of a recorded forward pass."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
@@ -8,11 +8,11 @@ from math import prod
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from seewhy.model.clues import is_bare, layouts_of
+from seewhy.model.cells import Cells, on_every_path, shares, spatial, with_gradient
+from seewhy.model.clues import is_bare
 from seewhy.model.forward import is_exported
 from seewhy.model.graph import Edge, kind, producers, saved, shape_of, weighted
 from seewhy.model.kinds import PADS
-from seewhy.model.owners import Traced
 from seewhy.model.receptive import sees_padding
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Grid, Layout, fits
@@ -44,20 +44,6 @@ class Choice:
         return self.layout.grid
 
 
-@dataclass(frozen=True)
-class Cells:
-    """A tensor on the way to the score that has a grid of more than one cell."""
-
-    traced: Traced
-    edge: Edge
-    layout: Layout
-
-    @property
-    def channels(self) -> int:
-        """How many channels it has."""
-        return self.traced.shape[1 if self.layout.kind in ("bc*", "bcn", "btc*") else -1]
-
-
 def choose(trace: Trace) -> Choice:
     """The layer to explain where the user names none.
 
@@ -71,7 +57,7 @@ def choose(trace: Trace) -> Choice:
     """
     if _is_dense(trace):
         return _end_of_encoder(trace)
-    crossed, skipped = _crossed(trace), list[str]()
+    crossed, skipped = on_every_path(trace), list[str]()
     for cells in crossed:
         if shares(trace, [cells])[0] > 0:
             return _ahead_of_pooling(trace, cells, crossed, skipped)
@@ -88,7 +74,7 @@ def around(trace: Trace) -> list[Choice]:
     """
     at = {edge: position for position, edge in enumerate(trace.cuts)}
     join = next((edge for edge in trace.cuts if _joins_levels(trace, edge)), None)
-    crossed = _crossed(trace, partial(_spans, trace))
+    crossed = on_every_path(trace, partial(_spans, trace))
     for cells in crossed:
         if join and at[join] < at[cells.edge]:
             return [choice for part in _on_the_way(trace, join) for choice in around(trace.upto(part))]
@@ -150,54 +136,6 @@ def _is_dense(trace: Trace) -> bool:
     shape = shape_of(trace.score)
     grids = [grid for grid in (shape[2:], shape[1:-1]) if len(grid) == len(trace.size) and prod(grid) > 1]
     return any(fits(grid, trace.size) for grid in grids)
-
-
-def _read(trace: Trace, traced: Traced, edge: Edge) -> list[Cells]:
-    """The ways to read a tensor on a grid of more than one cell; none if nothing with weights made it of the image.
-
-    Nor of what was padded: cells of padding alone are no cells.
-    """
-    made = any(weighted(node) for node in trace.nodes[trace.positions[edge[0]] :])
-    if not made or PADS.fullmatch(kind(edge[0])):
-        return []
-    return [Cells(traced, edge, layout) for layout in layouts_of(trace, edge) if prod(layout.grid) > 1]
-
-
-def _crossed(trace: Trace, taken: Callable[[Cells], bool] = lambda _cells: True) -> Iterator[Cells]:
-    """Layers with a grid on every path, from the score towards the image; those that are taken at all."""
-    for edge in trace.cuts:
-        traced = trace.owners.get(edge)
-        readings = [cells for cells in _read(trace, traced, edge) if taken(cells)] if traced else []
-        if traced and len(readings) > 1:
-            choices = " or ".join(f'layout="{cells.layout}" (grid {by(cells.layout.grid)})' for cells in readings)
-            raise LayerError(
-                f"layer {traced.name!r} of shape {traced.shape} would be taken, but can be read in several ways; pass "
-                f"layer={traced.name!r} and {choices}"
-            )
-        yield from readings
-
-
-def spatial(trace: Trace) -> Iterator[Cells]:
-    """Layers with a grid on any path, as they ran; without those that can be read in several ways."""
-    for edge, traced in sorted(trace.owners.items(), key=lambda item: item[1].order):
-        readings = _read(trace, traced, edge) if edge[0] in trace.positions else []
-        if len(readings) == 1:
-            yield readings[0]
-
-
-def shares(trace: Trace, found: Sequence[Cells]) -> list[float]:
-    """The part of each gradient's norm that lies on the grid; 0 where there is no gradient."""
-    shares: list[float] = []
-    for cells, gradient in zip(found, trace.gradients([cells.edge for cells in found]), strict=True):
-        whole = gradient.float().norm() if gradient is not None else None
-        on_grid = cells.layout.to_cells(gradient).float().norm() if gradient is not None else 0
-        shares.append(float(on_grid / whole) if whole else 0.0)
-    return shares
-
-
-def with_gradient(trace: Trace, found: Sequence[Cells]) -> list[Cells]:
-    """Those with a gradient on their cells."""
-    return [cells for cells, share in zip(found, shares(trace, found), strict=True) if share > 0]
 
 
 def _ahead_of_pooling(trace: Trace, last: Cells, upstream: Iterator[Cells], skipped: Sequence[str]) -> Choice:

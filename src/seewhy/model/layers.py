@@ -6,9 +6,9 @@ from math import prod
 
 from torch import nn
 
+from seewhy.model.cells import shares, spatial
 from seewhy.model.choice import Choice as Choice
 from seewhy.model.choice import choose as choose
-from seewhy.model.choice import shares, spatial
 from seewhy.model.clues import clues_of, layouts_of
 from seewhy.model.naming import WAY_OUT, name_of, recorded
 from seewhy.model.owners import Traced

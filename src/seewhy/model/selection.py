@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from torch.autograd.graph import Node
 
-from seewhy.model.choice import Cells, Choice, around, choose, spatial, with_gradient
+from seewhy.model.cells import Cells, spatial, with_gradient
+from seewhy.model.choice import Choice, around, choose
 from seewhy.model.graph import kind, producers
 from seewhy.model.kinds import ACTIVATIONS
 from seewhy.model.trace import Trace
