@@ -73,6 +73,10 @@ def test_layers_may_be_called_anything(net):
     for name in ("block4.conv", "forward", "training", "_gradients", "top/conv"):
         e = seewhy.from_arrays("hires_cam", {name: cells}, {name: gradients}, images=X, layout="b c h w")
         assert torch.equal(e.map, plain.map)
+    two = {"a.b": cells, "a_b": cells * 2, "a": cells, "forward": cells, "forward_": cells}
+    e = seewhy.from_arrays("hires_cam", two, dict.fromkeys(two, gradients), images=X, layout="b c h w")
+    assert tuple(e.raw) == ("a.b", "a_b", "a", "forward_", "forward__")
+    assert torch.equal(e.raw["a_b"], 2 * e.raw["a.b"])
 
 
 @pytest.mark.filterwarnings("ignore::seewhy.MapWarning")

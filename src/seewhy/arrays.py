@@ -103,11 +103,11 @@ class Layer(nn.Module):
 
     def __init__(self, activations: Float[Tensor, "b *_"]) -> None:
         super().__init__()
-        self.register_buffer("activations", activations)
+        self.register_buffer("_held", activations)
 
     def forward(self, images: Tensor) -> Tensor:
         """The activations of the first images, with a graph to these, which are seen to be their cause."""
-        first = self.get_buffer("activations")[: len(images)]
+        first = self.get_buffer("_held")[: len(images)]
         return first + 0 * images.flatten(1).sum(1).reshape(-1, *[1] * (first.ndim - 1))
 
 
@@ -118,13 +118,22 @@ class Expansion(nn.Module):
         super().__init__()
         self._gradients = gradients
         self._names = tuple(layers)
-        for name, activations in layers.items():
-            self.add_module(name, Layer(activations))
+        for name, activations in sorted(layers.items(), key=lambda each: each[0].count(".")):
+            *above, last = name.split(".")
+            part: nn.Module = self
+            for step in above:
+                part = part._modules.get(step) or _added(part, step, nn.Module())
+            _added(part, last, Layer(activations))
 
     def forward(self, images: Tensor) -> Float[Tensor, "b 1"]:
         """The scores, as if there were one class."""
         read = [self._gradients[name][: len(images)] * self.get_submodule(name)(images) for name in self._names]
         return sum((each.flatten(1).sum(1, keepdim=True) for each in read), images.new_zeros(len(images), 1))
+
+
+def _added(part: nn.Module, name: str, child: nn.Module) -> nn.Module:
+    part.add_module(name, child)
+    return child
 
 
 def _check(method: str | Callable[..., Tensor], options: Mapping[str, Any], with_gradients: bool) -> None:
@@ -164,7 +173,12 @@ def _by_name(arrays: Any, name: str) -> dict[str, Tensor]:
     named = cast(Mapping[str, Any], arrays) if isinstance(arrays, Mapping) else {name: arrays}
     if not named:
         raise ShapeError(f"got an empty dictionary as {name}; give what at least one layer put out")
-    tensors = {_allowed(name): _tensor(array, name) for name, array in named.items()}
+    tensors = dict[str, Tensor]()
+    for given_name, array in named.items():
+        allowed = ".".join(map(_allowed, given_name.split(".")))
+        while allowed in tensors:
+            allowed += "_"
+        tensors[allowed] = _tensor(array, given_name)
     for name, tensor in tensors.items():
         if tensor.ndim < 3:
             raise ShapeError(
@@ -175,9 +189,9 @@ def _by_name(arrays: Any, name: str) -> dict[str, Tensor]:
 
 
 def _allowed(name: str) -> str:
-    """The name as that of a module's part: without dots, and none that every module has."""
-    plain = name.replace(".", "_")
-    return f"{plain}_" if hasattr(nn.Module, plain) or plain in ("training", "_gradients", "_names") else plain
+    """The name as that of a module's part: none that every module has."""
+    taken = not name or name in (*dir(nn.Module()), "_gradients", "_names", "_held")
+    return f"{name}_" if taken else name
 
 
 def _tensor(array: Any, what: str) -> Tensor:
