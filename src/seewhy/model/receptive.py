@@ -59,13 +59,13 @@ def receptive_fields(edge: GradientEdge, leaf: Tensor, rank: int) -> Fields | No
 
 
 def sees_padding(node: Node) -> bool:
-    """Whether a convolution of several cells is given a single one, so that all else that it sees is padding."""
-    if kind(node) != "Convolution" or saved(node, "transposed") or prod(saved(node, "weight").shape[2:]) == 1:
+    """Whether a convolution is given a single cell and padding around it."""
+    if kind(node) != "Convolution" or saved(node, "transposed"):
         return False
-    read = producers(node)[0]
+    read, padded = producers(node)[0], any(saved(node, "padding"))  # not its weight: checkpoints would run again
     while PADS.fullmatch(kind(read[0])):
-        read = producers(read[0])[0]
-    return prod(shape_of(read)[2:]) == 1
+        read, padded = producers(read[0])[0], True
+    return padded and prod(shape_of(read)[2:]) == 1
 
 
 def _read(node: Node, rank: int) -> list[Edge]:
