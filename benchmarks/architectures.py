@@ -31,6 +31,7 @@ from seewhy.nested import tensors
 from seewhy.targets.box import Box
 from seewhy.targets.detections import Candidates, Decode
 from seewhy.targets.question import Question
+from seewhy.targets.walking import extent, whole
 from seewhy.zoo.keras_models import observable
 
 # torchvision's pure Python part imports on a build without CUDA libraries once these schemas are declared
@@ -571,7 +572,7 @@ def of_a_box(model: nn.Module, batch: Batch, decode: Decode | None) -> tuple[Tra
     with torch.no_grad():
         question = Question(None, (), None, 1, output=model(batch.images), size=batch.inputs.shape[2:], stated=stated)
     target = Box(index=0, threshold=0, decode=decode).of(torch.zeros(1, 0), question)
-    (trace,) = Run(model, batch).traces(lambda output: [(target.whole(output, batch.rows), target.extent)])
+    (trace,) = Run(model, batch).traces(lambda output: [(whole(target, output, batch.rows), extent(target))])
     levels = around(trace)
     return trace, replace(levels[0], name=" & ".join(level.name for level in levels))
 
