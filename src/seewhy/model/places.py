@@ -10,7 +10,7 @@ from seewhy.model.alignment import Placement
 from seewhy.model.blocks import Block
 from seewhy.model.layers import Choice, resolve
 from seewhy.model.observe import passed_back
-from seewhy.model.order import elsewhere
+from seewhy.model.order import look
 from seewhy.model.selection import select
 from seewhy.model.spot import Spot
 from seewhy.model.tokens import Layout
@@ -20,8 +20,8 @@ from seewhy.types import Selection
 LayerName = str | nn.Module
 
 _ELSEWHERE = (
-    "its cells read other places of the image than those where they stand (a flip, transposition or other order inside "
-    "the model), so its map lies over the wrong places; name a layer ahead of that, or a pixel method"
+    "(a flip, a crop, padding or another order inside the model), so its map lies over the wrong places; name a layer "
+    "ahead of that, or a pixel method"
 )
 
 
@@ -122,10 +122,12 @@ def _placement(trace: Trace, choice: Choice, align: str) -> tuple[Placement, tup
         if reckoned:
             placement = alignment.place(edge, shape, trace.image, choice.grid, reckoned, choice.layout.to_cells)
             return placement, _moved(choice.name, placement, tiles, trace.size, choice.grid), ""
-        doubt = _ELSEWHERE if elsewhere(edge, shape, trace.image, choice.layout.to_cells) else ""
-    said = "receptive fields cannot be reckoned through this model; cells are laid as tiles"
-    notes = (f"layer {choice.name}: {said}",) if align == "analytic" else ()
-    return tiles, notes, doubt and f"layer {choice.name}: {doubt}"
+        placement, doubt = look(edge, shape, trace.image, choice.layout.to_cells)
+    moved = _moved(choice.name, placement, tiles, trace.size, choice.grid)
+    said = "receptive fields cannot be reckoned through this model; cells are laid as "
+    said += "measured" if moved else "tiles"
+    notes = (f"layer {choice.name}: {said}", *moved) if align == "analytic" else moved
+    return placement, notes, doubt and f"layer {choice.name}: {doubt} {_ELSEWHERE}"
 
 
 def _moved(
