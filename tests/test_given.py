@@ -158,6 +158,9 @@ def test_one_score_of_two_labelled_classes_speaks_for_the_second():
     model, images = squashing(nn.Identity(), 1), torch.randn(2, 3, 9, 9)
     assert seewhy.explain(model, images, labels=["healthy", "ill"]).target == ("ill", "ill")
     assert seewhy.explain(model, images, "ill", labels=["healthy", "ill"]).class_indices == (0, 0)
+    told = "two labels for one score, whose index is 0: it speaks for 'ill'; -Logit(0) is what speaks for 'healthy'"
+    assert told in seewhy.explain(model, images, 0, labels=["healthy", "ill"]).notes
+    assert told not in seewhy.explain(model, images, 0).notes
     with pytest.raises(TargetError) as told:
         seewhy.explain(model, images, "healthy", labels=["healthy", "ill"])
     assert str(told.value) == (

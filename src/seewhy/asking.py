@@ -56,7 +56,18 @@ def question_of(subject: Subject, shown: Any, output: Path | None, squashed: boo
     question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
     question = replace(question, unclear=made is None and bool(((scores >= 0) & (scores <= 1)).all()))
     _check_labels(question)
-    return replace(question, sights=subject.sights, given=subject.batch.further), [note] if note else []
+    notes = [*([note] if note else []), *_of_two(question)]
+    return replace(question, sights=subject.sights, given=subject.batch.further), notes
+
+
+def _of_two(question: Question) -> list[str]:
+    """That the index of a single score is not that of the first of its two labels."""
+    if not question.of_two or question.labels is None:
+        return []
+    first, second = question.labels
+    return [
+        f"two labels for one score, whose index is 0: it speaks for {second!r}; -Logit(0) is what speaks for {first!r}"
+    ]
 
 
 def _stated(model: nn.Module) -> int | None:
