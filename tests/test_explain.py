@@ -537,7 +537,7 @@ def test_arguments_may_choose_other_layers():
     assert seewhy.explain(model, images(), 1, kwargs={"which": "b"}).layers == ("b + relu",)
 
 
-@pytest.mark.filterwarnings("ignore:image .: the map is positive nowhere")  # of a method without a signed form
+@pytest.mark.filterwarnings("ignore:image .. the map is positive nowhere")  # of a method without a signed form
 def test_methods_may_run_the_model_again_for_each_question():
     def ablation(activations, scores, score_tail):
         rows = torch.arange(len(activations)).repeat_interleave(activations.shape[1])
