@@ -14,6 +14,7 @@ import conftest
 import seewhy
 from detectors import slow_iou
 from seewhy.metrics.localization import energy, pointing_game
+from seewhy.model.norms import recording
 from seewhy.model.observe import untouched
 from seewhy.targets.question import Question, resolve
 
@@ -213,7 +214,7 @@ class Held(TorchFunctionMode):
 def test_the_gradient_for_a_query_is_that_of_differences(build: Any, read: Any) -> None:
     model, rows, image, held = build(), torch.tensor([0]), photo(), Held()
     clean = image.clone().requires_grad_()
-    with untouched(model), held:
+    with untouched(model), recording(), held:
         output = model(clean)
     question = Question(None, (), None, 1, output=output, size=SIZE, stated=4)
     target: Any = resolve(seewhy.Box(threshold=0, read=read), question, torch.zeros(1, 0))
