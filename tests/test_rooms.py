@@ -14,19 +14,19 @@ PACKAGE = Path(__file__).parents[1] / "src" / "seewhy"
 ALLOWED = {
     "types": "",
     "wording": "",
-    "tensor": "types",
+    "tensor": "",
     "labels": "types wording",
     "nested": "types",
     "marks": "",
     "saving": "types",
     "methods": "types tensor",
     "model": "types nested tensor wording",
-    "localize": "types tensor",
+    "localize": "types",
     "ensemble": "types tensor",
     "data": "types tensor wording",
-    "render": "types tensor localize",
+    "render": "types",
     "targets": "types nested tensor labels wording marks",
-    "metrics": "types tensor localize",
+    "metrics": "types localize",
     "facts": "",
     "method": "types ensemble facts",
     "delegates": "types tensor methods model method",
@@ -35,7 +35,7 @@ ALLOWED = {
     "backward": "types nested model",
     "attending": "types tensor model backward",
     "evidence": "types tensor model facts backward attending",
-    "zoo": "types tensor data labels wording",
+    "zoo": "types data labels wording",
     "item": "types tensor marks wording data render localize saving",
     "explanation": "tensor marks render saving item",
     "comparison": "tensor render saving item explanation",
@@ -45,13 +45,13 @@ ALLOWED = {
     "asking": "types nested model targets subject",
     "observation": "types facts model targets ensemble evidence backward subject asking",
     "maps": "types ensemble model evidence facts method registry",
-    "answer": "types tensor targets model ensemble evidence facts maps observation subject explanation",
-    "given": "types ensemble model targets observation",
+    "answer": "types tensor marks targets model ensemble evidence maps observation subject explanation",
+    "given": "types labels ensemble model targets observation",
     "arrays": "types data facts given maps explain explanation",
-    "explain": "types data zoo model ensemble given subject maps answer explanation comparison",
+    "explain": "types labels data zoo model ensemble given subject maps answer explanation comparison",
     "stitching": "types tensor wording data model ensemble maps observation subject answer explanation",
     "tile_questions": "types marks data targets ensemble observation subject stitching",
-    "tiles": "types wording data zoo model ensemble given maps observation subject explanation stitching "
+    "tiles": "types wording labels data zoo model ensemble given maps observation subject explanation stitching "
     "tile_questions",
 }
 FREE = {"cli", "flags", "__init__"}
@@ -68,12 +68,22 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_file_imports_only_what_its_room_may(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    room = room_of(path)
     if room in FREE:
         return
     assert imports(path) <= {*ALLOWED[room].split(), room}
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_a_room_needs_all_that_it_may_import(room):
+    paths = [path for path in PACKAGE.rglob("*.py") if room_of(path) == room]
+    assert not set(ALLOWED[room].split()) - {name for path in paths for name in imports(path)}
 
 
 def test_nobody_imports_the_command_line():
