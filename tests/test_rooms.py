@@ -51,7 +51,7 @@ ALLOWED = {
     "explain": "types labels data zoo model ensemble given subject maps answer explanation comparison",
     "stitching": "types tensor wording data model ensemble maps observation subject answer explanation",
     "tile_questions": "types marks data targets ensemble observation subject stitching",
-    "tiles": "types wording labels data zoo model ensemble given maps observation subject explanation stitching "
+    "tiles": "types wording labels data zoo model ensemble given maps observation subject answer explanation stitching "
     "tile_questions",
 }
 FREE = {"cli", "flags", "__init__"}

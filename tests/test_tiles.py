@@ -160,11 +160,20 @@ def test_a_photo_keeps_its_pixels():
     assert tiled.whole[0].overlay().size == (44, 30)
 
 
+@pytest.mark.parametrize("size", [8, (8, 16)])
+def test_a_map_that_is_positive_nowhere_is_said_so_as_of_a_whole_image(size):
+    x = torch.rand(1, 1, 8, 16, generator=torch.Generator().manual_seed(0))
+    text = "image 0: the map is positive nowhere, so that its picture shows no heat; rectify=False"
+    with pytest.warns(MapWarning, match=text):
+        tiled = seewhy.tiles(Edges(), x, -seewhy.Logit(0), "hires_cam", size=size, overlap=0)
+    assert len([note for note in tiled.whole.notes if note.startswith(text)]) == 1
+
+
 def test_a_map_that_is_zero_everywhere_is_said_so_and_one_dark_tile_is_no_news():
     x = torch.zeros(1, 1, 8, 16)
     with pytest.warns(MapWarning, match="zero everywhere"):
         tiled = seewhy.tiles(Edges(), x, 0, size=8, overlap=0)
-    assert tiled.whole.notes[-1] == "the map is zero everywhere; it says nothing about places"
+    assert tiled.whole.notes[-1].startswith("image 0: the map is zero everywhere; it says nothing about places")
     x[..., 12:] = 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -140,20 +140,16 @@ def _explanation(
     classes = tuple(class_of(target, image) for image in images)
     told = [*said, *(note for place in places for note in place.notes)]
     told += [*_about_method(each, places, target), *_about_ensemble(each, seen.manner), *maps.remarks]
-    told += [_warned(place.doubt) for place in places if place.doubt]
-    told += [
-        _warned(f"image {n}: {what}; it says nothing about places{_way_out(what, each)}")
-        for n in images
-        for what in maps.blank[q][n]
-    ]
-    told += [_warned(f"image {n}: {_DARK}{_way_out(_DARK, each)}") for n in images if _is_dark(maps, q, n, each)]
+    told += [warned(place.doubt) for place in places if place.doubt]
+    blank, resized = maps.blank[q], maps.resized[q]
+    told += [warned(f"image {n}: {what}") for n in images for what in about_heat(blank[n], resized[n], each)]
     asked = tuple(marked(target, question, image) for image in images)
     told += _about_places(asked, {place.name: maps.raw[place.name][q] for place in places if place.name in maps.raw})
     residual = maps.residual[q] if maps.residual else None
     told += _about_residual(each, residual, scores)
     squared = seen.manner.combine != "mean" and bool(seen.manner.ensemble or each.method.ensemble)
     return Explanation(
-        map=maps.resized[q],
+        map=resized,
         raw={name: values[q].clone() for name, values in maps.raw.items()},
         scores=scores,
         target=tuple(describe(target, question, image) for image in images),
@@ -195,10 +191,12 @@ def _about_method(each: Asked, places: Sequence[Place], target: Target) -> Itera
         yield f"{len(places)} layers fused ({each.method.fusion}): the unit is relative, each layer's maximum is 1"
 
 
-def _is_dark(maps: Maps, q: int, image: int, each: Asked) -> bool:
-    """Whether a picture of the map shows no heat, though the map is not zero and nobody asked to see its sign."""
-    shown = each.signed or each.method.offset or maps.blank[q][image]
-    return not shown and float(maps.resized[q][image].detach().max()) <= 0
+def about_heat(blank: Sequence[str], map: Float[Tensor, "*s"], each: Asked) -> Iterator[str]:
+    """What makes a map meaningless, see `maps.blanks`; or that its picture has no heat, where no signs were asked."""
+    for what in blank:
+        yield f"{what}; it says nothing about places{_way_out(what, each)}"
+    if not (blank or each.signed or each.method.offset) and float(map.detach().max()) <= 0:
+        yield f"{_DARK}{_way_out(_DARK, each)}"
 
 
 def _way_out(blank: str, each: Asked) -> str:
@@ -241,7 +239,7 @@ def _about_ensemble(each: Asked, manner: Manner) -> Iterator[str]:
         yield f"{manner.combine.replace('_', ' ')} of the maps under {', '.join(map(repr, changes))}"
 
 
-def _warned(text: str) -> str:
+def warned(text: str) -> str:
     """What makes a map meaningless is a note and a warning, never a picture drawn as if it were a finding."""
     level, frame = 1, inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "seewhy":

@@ -96,7 +96,7 @@ def compare(
     *,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
-    options: Mapping[_Method, Mapping[str, Any]] | None = None,
+    options: Mapping[Any, Mapping[str, Any]] | None = None,
     rectify: bool | None = None,
     align: str = "measured",
     layout: str | None = None,

@@ -144,7 +144,7 @@ def maps_of(evidence: Evidence, each: Asked) -> Maps:
     of_image = each.together or (maps_the_image(each.method.function) and len(alone) == 1)
     sources = {IMAGE: evidence} if of_image else alone
     raw = {name: call(each.method.function, source, each.options) for name, source in sources.items()}
-    blank = _blanks(raw, sources, each.method.name)
+    blank = blanks(raw, sources, each.method.name)
     questions = range(len(next(iter(raw.values()))))
     resized = [_laid(raw, sources, each.method, q) for q in questions]
     return Maps(
@@ -186,7 +186,7 @@ class Members:
         """The one map of each question."""
         resized = [running.result() for running in self._running]
         raw = {IMAGE: torch.stack(resized)}
-        return Maps(raw, resized, _blanks(raw, {}, method), self._remarks)
+        return Maps(raw, resized, blanks(raw, {}, method), self._remarks)
 
 
 def _laid(raw: Mapping[str, Tensor], sources: Mapping[str, Evidence], method: Method, q: int) -> Float[Tensor, "b *s"]:
@@ -198,7 +198,7 @@ def _laid(raw: Mapping[str, Tensor], sources: Mapping[str, Evidence], method: Me
     return large[0] if len(large) == 1 else fuse(large, method.fusion)
 
 
-def _blanks(
+def blanks(
     raw: Mapping[str, Float[Tensor, "q b *_"]], evidence: Mapping[str, Evidence], method: str
 ) -> list[list[list[str]]]:
     """For each question and image, what makes its maps meaningless, in words.

@@ -1,6 +1,5 @@
 """Images larger than a model takes: a map of each tile, stitched to one of the whole image."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,13 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from seewhy import given
+from seewhy.answer import about_heat, warned
 from seewhy.data.image import read
 from seewhy.data.preprocess import Preprocess
 from seewhy.data.windows import Cut, Size, size_of
 from seewhy.ensemble import Change
 from seewhy.explanation import Explanation
 from seewhy.labels import Labels
-from seewhy.maps import asked
+from seewhy.maps import IMAGE, asked, blanks
 from seewhy.model.choice import starved
 from seewhy.model.places import LayerName
 from seewhy.model.receptive import receptive_fields
@@ -26,11 +26,9 @@ from seewhy.observation import Manner
 from seewhy.stitching import Asking, Parts, stitched
 from seewhy.subject import Subject, subject
 from seewhy.tile_questions import Posed, posed
-from seewhy.types import LayerError, MapWarning, Path, ShapeError
+from seewhy.types import LayerError, Path, ShapeError
 from seewhy.wording import by
 from seewhy.zoo import Loaded
-
-_BLANK = "the map is zero everywhere; it says nothing about places"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,7 +66,7 @@ def tiles(
     model: nn.Module | Loaded,
     image: Any,
     target: Any = None,
-    method: str | Callable[..., Tensor] = "grad_cam",
+    method: str | Callable[..., Tensor] | None = None,
     layer: LayerName | Sequence[LayerName] | None = None,
     *,
     size: int | Sequence[int] | None = None,
@@ -135,7 +133,7 @@ def tiles(
         SeewhyError: as `explain`.
     """
     manner = given.manner_of(align, layout, ensemble, combine, output)
-    way = asked(given.method_of(method), given.options_of(options), rectify)
+    way = asked("grad_cam" if method is None else given.method_of(method), given.options_of(options), rectify)
     how = preprocess or (model.preprocess if isinstance(model, Loaded) else None)
     image, whole_photo = _at_its_own_size(image, how)
     keywords, names = given.keywords_of(kwargs), given.labels_of(labels)
@@ -145,10 +143,7 @@ def tiles(
     if not isinstance(cast(object, at_once), int) or at_once < 1:
         raise ShapeError(f"got at_once={at_once!r}; at least one tile runs at a time: give 1 or more")
     parts = Parts(ready, Cut(_size(size, how, ready.inputs.ndim - 2), overlap, margin), at_once)
-    tiled = _tiled(parts, posed(target, parts, manner), Asking(way, given.layers_of(layer), manner))
-    if not tiled.map.any():
-        warnings.warn(_BLANK, MapWarning, stacklevel=2)
-    return tiled
+    return _tiled(parts, posed(target, parts, manner), Asking(way, given.layers_of(layer), manner))
 
 
 def _at_its_own_size(image: Any, how: Preprocess | None) -> tuple[Any, Preprocess | None]:
@@ -174,18 +169,19 @@ def _tiled(parts: Parts, question: Posed, asking: Asking) -> Tiled:
     if trace and asking.group == [None]:
         _check_grid(trace, parts.cut.size)
     map, scores = (first.map, first.scores) if alone else stitched(parts, question.of, asking, first.layers)
-    notes = _notes(parts, trace, first)
+    heat = about_heat(blanks({IMAGE: map[None]}, {}, first.method)[0][0], map[0], asking.way)
+    notes = dict.fromkeys((*_notes(parts, trace, first), *(warned(f"image 0: {what}") for what in heat)))
     whole = replace(
         first,
         map=map,
-        raw={},
+        raw=first.raw if alone else {},
         scores=(parts.windows.shares.to(scores) @ scores)[None],
         target=(question.title,) if question.title else first.target,
-        probabilities=(None,),
-        notes=notes if map.any() else (*notes, _BLANK),
+        probabilities=first.probabilities if alone else (None,),
+        notes=tuple(notes),
         pictures=parts.whole.pictures,
         asked=(question.marks,),
-        residual=None,
+        residual=first.residual if alone else None,
     )
     starts = torch.tensor([[along.start for along in place] for place in parts.windows.places])
     return Tiled(whole, starts, parts.cut.size, scores, parts.windows.shares)
@@ -210,7 +206,8 @@ def _check_grid(trace: Trace, size: Size) -> None:
 def _notes(parts: Parts, trace: Trace | None, first: Explanation) -> tuple[str, ...]:
     """What was told of the first tile, but for what is about it alone; and what tiles do to the map."""
     count, size = len(parts.windows), by(parts.cut.size)
-    told = [note for note in first.notes if note in parts.whole.notes or not note.startswith("image 0: ")]
+    of_it = [note for note in first.notes if note.startswith("image 0: ") and note not in parts.whole.notes]
+    told = [note for note in first.notes if count == 1 or note not in of_it]
     plural = "s" * (count > 1)
     told.append(f"{count} tile{plural} of {size}, stitched; the score is the mean of theirs, weighed by area")
     return (*told, *(_seen(trace, parts.cut.size, first.layers) if trace else ()))
