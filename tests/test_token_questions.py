@@ -177,7 +177,10 @@ ASKED = {
         "tokenizer(text)['input_ids'] or what model.generate returned",
     ),
     "empty": (lambda: Sentence([]), "got list as the ids of a sentence; give the whole numbers"),
-    "floats": (lambda: Sentence(torch.randn(3)), "got an array of type float32 and shape (3,) as the ids of a sentence; give the"),
+    "floats": (
+        lambda: Sentence(torch.randn(3)),
+        "got an array of type float32 and shape (3,) as the ids of a sentence",
+    ),
     "ragged": (
         lambda: Sentence([[1, 2], [1, 2, 3]]),
         "got sentences of 2 and 3 ids; pad them to one length, as the model got them",

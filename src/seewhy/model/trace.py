@@ -188,7 +188,7 @@ class Trace:
 
     @property
     def squashed(self) -> bool:
-        """Whether a sigmoid or softmax put out the score tensor, or what it is the logarithm of, whatever its shape now."""
+        """Whether a sigmoid or softmax put out the score tensor, or that whose logarithm it is, in any shape."""
         node = self.score[0]
         while kind(node) in FOLDS | COPIES | LENGTHS_OF_ONE and len(producers(node)) == 1:
             node = producers(node)[0][0]
