@@ -75,7 +75,7 @@ def test_the_factory_is_one_that_the_command_line_takes(
     Path(f"{name}.py").write_text(code)
     Path("cat.jpg").write_bytes((ROOT / "docs" / "chelsea.jpg").read_bytes())
     assert main(["explain", "cat.jpg", "--model", f"{name}:make", "--target", "dog"]) == 0
-    assert capsys.readouterr().out.startswith("cat: dog  ")
+    assert capsys.readouterr().out.startswith("cat: dog")
 
 
 class Peer(nn.Module):
