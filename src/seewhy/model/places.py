@@ -141,7 +141,7 @@ def _moved(
         shift = ", ".join(f"{pixels:+.1f}" for pixels in moved)
         said.append(f"look ({shift}) pixels off their tiles, as measured")
     if placement.stride != tiles.stride:
-        said.append(f"lie {_pixels(placement.stride)} pixels apart instead of {_pixels(tiles.stride)}, as it strides")
+        said.append(f"lie {_pixels(placement.stride)} pixels apart instead of {_pixels(tiles.stride)}")
     return (f"layer {name}: its cells {' and '.join(said)}; the map is laid accordingly",)
 
 
