@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from seewhy.marks import on_grid
 from seewhy.nested import follow
 from seewhy.targets.detections import scores_at
 from seewhy.targets.question import Question
@@ -112,17 +113,4 @@ def nearest(pixels: Bool[Tensor, "b *s"], size: Sequence[int]) -> Bool[Tensor, "
     before = tuple(pixels.shape[1:])
     if before == tuple(size):
         return pixels
-    taken = pixels
-    for axis, (cells, side) in enumerate(zip(size, before, strict=True), start=1):
-        index = (2 * torch.arange(cells, device=pixels.device) + 1) * side // (2 * cells)
-        taken = taken.index_select(axis, index)
-    lost = pixels.flatten(1).any(1) & ~taken.flatten(1).any(1)
-    for image in lost.nonzero()[:, 0].tolist():
-        own = pixels[image].nonzero()
-        taken[image][tuple(at(own[len(own) // 2].tolist(), before, size))] = True
-    return taken
-
-
-def at(pixel: Sequence[int], before: Sequence[int], size: Sequence[int]) -> list[int]:
-    """The pixel of a grid of another size that a pixel's middle lies in: floor((y + 1/2) g / s)."""
-    return [(2 * place + 1) * cells // (2 * side) for place, side, cells in zip(pixel, before, size, strict=True)]
+    return torch.stack([on_grid(each, None, before, size) for each in pixels])
