@@ -5,14 +5,16 @@ import runpy
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer.main
 from torch import nn
 
 import seewhy
 from seewhy.attending import Attending
-from seewhy.cli import main
+from seewhy.cli import app, main
 from seewhy.evidence import Evidence
 from seewhy.facts import FACTS
 from seewhy.zoo.loaded import SCHEMES
@@ -143,6 +145,19 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_all_ways_to_name_a_model_are_told() -> None:
     for page in (README, (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")):
         assert all(f"{scheme}:" in page for scheme in SCHEMES)
+
+
+def test_the_synopsis_has_the_flags_of_the_command_line() -> None:
+    page = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
+    (synopsis,) = re.findall(r"^```text\n(seewhy .*?)^```$", page, re.MULTILINE | re.DOTALL)
+    _, *parts = re.split(r"^seewhy (\w+)", synopsis, flags=re.MULTILINE)
+    told = {name: sorted(re.findall(r"--[\w-]+", text)) for name, text in zip(parts[::2], parts[1::2], strict=True)}
+    commands: Any = typer.main.get_command(app)
+    flags = {
+        name: sorted(flag for option in command.params for flag in option.opts if flag.startswith("--"))
+        for name, command in commands.commands.items()
+    }
+    assert told == flags
 
 
 def test_methods_are_those_of_the_registry() -> None:
