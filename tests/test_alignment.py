@@ -141,6 +141,16 @@ def test_arithmetic_takes_frozen_and_learning_weights_alike():
     )
 
 
+@pytest.mark.parametrize(("word", "pixels"), [("valid", 0), ("same", (2, 2))])
+def test_padding_may_be_a_word(word, pixels):
+    placements = []
+    for padding in (word, pixels):
+        net = nn.Sequential(conv(3, 1, 1), nn.Conv2d(1, 2, (5, 3), padding=padding, dilation=(1, 2))).double()
+        leaf, output, edge = recorded(net, (24, 30))
+        placements.append(analytic(edge, leaf, output.shape[2:]))
+    assert placements[0] == placements[1] is not None
+
+
 @pytest.mark.parametrize("pool", [nn.MaxPool1d, nn.AvgPool1d])
 def test_arithmetic_in_one_dimension(pool):
     net = nn.Sequential(nn.Conv1d(1, 2, 5, 2), nn.BatchNorm1d(2), nn.ReLU(), pool(2)).double().eval()

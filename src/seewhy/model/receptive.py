@@ -126,7 +126,8 @@ def _windows(node: Node, rank: int, before: tuple[int, ...]) -> list[tuple[int, 
 def _windowed(node: Node, kernel: Sequence[int], rank: int) -> list[tuple[int, int, int]]:
     stride = saved(node, "stride") or kernel  # a pooling without a stride strides by its kernel
     dilation = (1,) * rank if kind(node).startswith("Avg") else saved(node, "dilation")
-    rows = zip(kernel[-rank:], stride[-rank:], saved(node, "padding")[-rank:], dilation[-rank:], strict=True)
+    own = (kernel, stride, saved(node, "padding"), dilation)  # padding="valid" is saved as a single 0 for all axes
+    rows = zip(*((each * rank if len(each) == 1 else each)[-rank:] for each in map(tuple, own)), strict=True)
     return [(step, pad, spread * (width - 1)) for width, step, pad, spread in rows]
 
 
