@@ -18,14 +18,14 @@ out.mkdir(parents=True, exist_ok=True)
 # Image to image: the trained demo network without its last layer puts out 1280 features, an embedding
 demo = replace(seewhy.load(), labels=None)
 demo.module._fc = torch.nn.Identity()
-photos = ["skimage:chelsea", "skimage:astronaut"]
-features = demo.module(torch.stack([demo.preprocess(seewhy.read(each))[0] for each in photos])).detach()
+photos, other = ["skimage:chelsea", "skimage:astronaut"], "skimage:coffee"
+features = demo.module(torch.stack([demo.preprocess(seewhy.read(each))[0] for each in (*photos, other)])).detach()
 pair = seewhy.explain(demo, photos, seewhy.Similarity([1, 0]), "hires_cam", rectify=False)
 for photo, item in zip(photos, pair, strict=True):
     print(f"{photo}: {item.target}, {item.score:.2f}")
     item.overlay().save(out / f"{item.name}-likeness.png")
-rather = seewhy.Similarity(features[0]) - seewhy.Similarity(features[1])
-print("the cat rather than the astronaut:", seewhy.explain(demo, photos[:1], rather).scores.tolist())
+rather = seewhy.Similarity(features[1]) - seewhy.Similarity(features[2])
+print("more like the astronaut than like the coffee:", seewhy.explain(demo, photos[:1], rather).scores.tolist())
 
 # Image to text: the texts are the classes, and as many of them as images are no problem
 torch.manual_seed(0)

@@ -97,6 +97,7 @@ def test_imagenets_names_are_in_order_and_few_are_ambiguous(shared: Path) -> Non
 def test_labels_by_index_are_taken_wherever_labels_are(names: dict[object, str]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     image = torch.rand(1, 3, 8, 8)
+    nn.init.constant_(model[0].weight[1], 0.1)  # so that the map of the dog has heat
     assert seewhy.explain(model, image, "dog", labels=names).class_indices == (1,)
     assert seewhy.compare(model, image, ["dog"], labels=names)[0].class_indices == (1,)
     assert seewhy.tiles(model, image, "dog", size=6, labels=names).whole.class_indices == (1,)

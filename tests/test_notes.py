@@ -268,6 +268,21 @@ def test_of_scores_that_are_known_nothing_is_said_to_be_unclear(end):
     assert SAID not in told(segmenter(end), Region())
 
 
+@pytest.mark.parametrize("last", [nn.Linear(4, 3), nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.Conv2d(4, 3, 1))])
+def test_what_a_layer_with_weights_put_out_are_logits_though_all_lie_between_0_and_1(last):
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last),
+        *(nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()) * isinstance(last, nn.Sequential),
+    )
+    end = last[-1] if isinstance(last, nn.Sequential) else last
+    nn.init.normal_(end.weight, std=0.01, generator=torch.Generator().manual_seed(0))
+    nn.init.constant_(end.bias, 0.5)
+    x = torch.rand(1, 3, 8, 8)
+    e = seewhy.explain(model, x, Probability(1), "hires_cam", rectify=False)
+    assert SAID not in e.notes
+    torch.testing.assert_close(e.scores, model(x).softmax(1)[:, 1].detach())
+
+
 def test_a_region_of_what_may_be_probabilities_says_so():
     assert SAID in told(segmenter(Own(by_hand)), Region(mask=torch.ones(16, 16, dtype=torch.bool)))
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seewhy.model.outputs import read_scores, score_path
+from seewhy.model.trace import End
 from seewhy.nested import follow, spell
 from seewhy.subject import Subject
 from seewhy.targets.question import Question, Squashing
@@ -22,14 +23,14 @@ def scores_of(question: Question, subject: Subject) -> Float[Tensor, "b k"]:
     return follow(question.output, question.path).detach().float().reshape(question.images, -1)
 
 
-def question_of(subject: Subject, shown: Any, output: Path | None, squashed: bool) -> tuple[Question, list[str]]:
+def question_of(subject: Subject, shown: Any, output: Path | None, end: End) -> tuple[Question, list[str]]:
     """Where the scores are and what they are, checked to be numbers; with notes on where they were found.
 
     Args:
         subject: what was run.
         shown: the model's whole output.
         output: where the user says that the scores are; None to look for them.
-        squashed: whether the graph tells of a sigmoid or softmax behind the scores, or the logarithm of one.
+        end: what the graph tells of the scores: a sigmoid or softmax put them out, or their logarithm; or weights did.
 
     Raises:
         ModelError: scores are wanted at a place that the output does not have.
@@ -51,10 +52,11 @@ def question_of(subject: Subject, shown: Any, output: Path | None, squashed: boo
             f"the model returned scores of shape {tuple(scores.shape)} for {images} images; the first "
             "axis must be the images: give a model, or an output=, with one row of scores for each"
         )
-    made = _squashing(scores, squashed)
+    made = _squashing(scores, end == "squashed")
     names = subject.labels_of(scores.shape)
     question = Question(path, tuple(scores.shape), names, images, made, shown, size=size, stated=stated)
-    question = replace(question, unclear=made is None and bool(((scores >= 0) & (scores <= 1)).all()))
+    outside = bool(((scores < 0) | (scores > 1)).any())
+    question = replace(question, unclear=not (made or end == "weighted" or outside))
     _check_labels(question)
     notes = [*([note] if note else []), *_of_two(question)]
     return replace(question, sights=subject.sights, given=subject.batch.further), notes

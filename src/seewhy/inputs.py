@@ -49,7 +49,8 @@ def named(model: nn.Module, images: Any, kwargs: Mapping[str, Any]) -> tuple[Any
 
 def _missing(given: Mapping[str, Any]) -> str:
     """Why no images were found."""
-    flat = next((name for name, value in given.items() if _is_floating(value) and value.ndim == 2), None)
+    rows = [name for name, value in given.items() if _is_floating(value) and value.ndim == 2]
+    flat = next((name for name in rows if name.startswith("pixel")), None)
     if flat is not None and "video" in flat:
         return f"{flat} are patches of videos, which are not read (give single frames, as pictures)"
     if flat is not None and GRIDS not in given:

@@ -202,7 +202,7 @@ def observe(
             founds = _founds(run, subject, groups, plan, manner, asked, anew=True)
             found = together(founds)
             shown, followed = _shown(subject, found, plan, manner)
-    question, notes = question_of(subject, shown.output, manner.output, found.known.squashed)
+    question, notes = question_of(subject, shown.output, manner.output, found.known.end)
     return Observation(subject, found, plan, manner, shown, followed, question, tuple(founds)), [*told, *notes]
 
 
@@ -221,7 +221,7 @@ def _founds(
     own = {n: each for n, each in enumerate(asked) if each is not None and sees(each) and looks}
 
     def read(output: Any) -> list[tuple[Tensor, tuple[float, ...]]]:
-        question, _ = question_of(subject, output, manner.output, squashed=False)
+        question, _ = question_of(subject, output, manner.output, "")
         settled = [resolve(each, question, scores_of(question, subject)) for each in own.values()]
         return [(whole(target, output, subject.batch.rows), extent(target)) for target in settled]
 

@@ -206,7 +206,7 @@ def _off_the_cut(trace: Trace, skipped: Sequence[str]) -> Choice:
             f"the score has no gradient at any layer, as the model holds a quantised {quantized.__name__}; explain the "
             f"model that it was quantised from, or take {RUNS_ONLY}"
         )
-    if not alive and trace.squashed:
+    if not alive and trace.end == "squashed":
         raise LayerError(
             f"the score has no gradient at any of the {len(found)} layers with a grid, as the sigmoid or softmax that "
             "the model ends in is sure of noise even; explain the model without it, whose logits keep a gradient"

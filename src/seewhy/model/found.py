@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from seewhy.model.blocks import Block
 from seewhy.model.places import Place
 from seewhy.model.spot import Spot
+from seewhy.model.trace import End
 
 
 @dataclass(frozen=True)
@@ -16,14 +17,14 @@ class Known:
         stamp: of its modules and weights, see `Census.stamp`.
         blocks: its attentions' blocks, by the attention's number; None: not looked for.
         head: the linear layer whose output is the scores.
-        squashed: its scores are what a sigmoid or softmax put out.
+        end: what put out its scores, see `Trace.end`.
         headless: no weights come between its features and its scores.
     """
 
     stamp: int
     blocks: Mapping[int, Block] | None
     head: str | None = None
-    squashed: bool = False
+    end: End = ""
     headless: bool = False
 
 

@@ -86,6 +86,12 @@ PRODUCTS = frozenset({"Bmm", "Baddbmm"})
 PICKS = frozenset({"Index", "IndexSelect", "Gather", "IndexPut", "MaskedScatter", "MaskedSelect"})
 """Some of the values, or values among others, in an order that only the index knows."""
 
+UPSAMPLING = frozenset(
+    f"Upsample{how}{rank}D"
+    for how, ranks in {"Nearest": "123", "NearestExact": "123", "Linear": "1", "Bilinear": "2", "Bicubic": "2"}.items()
+    for rank in ranks
+) | {"UpsampleTrilinear3D", "UpsampleBilinear2DAa", "UpsampleBicubic2DAa"}
+
 CHANNELS_FIRST = re.compile("Convolution|BatchNorm|GroupNorm|MaxPool|AvgPool|Upsample")
 """Operations whose second axis is the channels'."""
 

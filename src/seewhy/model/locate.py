@@ -166,7 +166,7 @@ def _looked(run: Run, before: _Remembered | None, stamp: int, missing: _Layers, 
         return _Remembered(bare, {**kept, **dict.fromkeys(missing, ())})
     if found is not None and (before is None or before.found.known.blocks is None):
         found = of_images(trace, found)
-    known = Known(stamp, found, _head(trace), trace.squashed, trace.headless)
+    known = Known(stamp, found, _head(trace), trace.end, trace.headless)
     places = {key: _places(trace, layer, found, key, lenient=lenient) for key, layer in missing.items()}
     return _Remembered(Found((), biased(trace), trace.gated, trace.edited, known), {**kept, **places})
 

@@ -4,10 +4,10 @@ The record is the autograd graph itself. A tensor is known by its edge, the pair
 activation is held by name, and an in-place operation after a module does not blur whose output was which.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,17 @@ from seewhy.model.batch import Batch
 from seewhy.model.forms import Channels, Form
 from seewhy.model.forward import forward
 from seewhy.model.functions import Functions
-from seewhy.model.graph import Edge, between, cuts_between, displaced_among, edge_of, kind, producers, readers_of
+from seewhy.model.graph import (
+    Edge,
+    between,
+    cuts_between,
+    displaced_among,
+    edge_of,
+    kind,
+    producers,
+    readers_of,
+    weighted,
+)
 from seewhy.model.kinds import (
     ACTIVATIONS,
     AVERAGING,
@@ -27,6 +37,7 @@ from seewhy.model.kinds import (
     LENGTHS_OF_ONE,
     NORMS_OF_CHANNELS,
     SQUASHING,
+    UPSAMPLING,
     VIEWS,
 )
 from seewhy.model.norms import recording
@@ -34,6 +45,8 @@ from seewhy.model.observe import outside_inference, passed_back, untouched, watc
 from seewhy.model.owners import Seen, Traced, by_name, named, owners_of, rectified_by_function
 from seewhy.nested import tensors
 from seewhy.types import RUNS_ONLY, LayerError, Path
+
+End = Literal["squashed", "weighted", ""]
 
 
 @dataclass(frozen=True)
@@ -187,12 +200,19 @@ class Trace:
         return alive
 
     @property
-    def squashed(self) -> bool:
-        """Whether a sigmoid or softmax put out the score tensor, or that whose logarithm it is, in any shape."""
+    def end(self) -> End:
+        """What put out the scores, in any shape: a sigmoid or softmax, also if these are its logarithm; or weights."""
+        node = self._behind(FOLDS | COPIES | LENGTHS_OF_ONE)
+        if kind(node) in SQUASHING:
+            return "squashed"
+        return "weighted" if weighted(self._behind(FOLDS | COPIES | LENGTHS_OF_ONE | AVERAGING | UPSAMPLING)) else ""
+
+    def _behind(self, kinds: Collection[str]) -> Node:
+        """The last operation ahead of the scores that is of another kind."""
         node = self.score[0]
-        while kind(node) in FOLDS | COPIES | LENGTHS_OF_ONE and len(producers(node)) == 1:
+        while kind(node) in kinds and len(producers(node)) == 1:
             node = producers(node)[0][0]
-        return kind(node) in SQUASHING
+        return node
 
     @cached_property
     def displaced(self) -> frozenset[Node]:
