@@ -278,7 +278,7 @@ def test_what_a_layer_with_weights_put_out_are_logits_though_all_lie_between_0_a
     nn.init.normal_(end.weight, std=0.01, generator=torch.Generator().manual_seed(0))
     nn.init.constant_(end.bias, 0.5)
     x = torch.rand(1, 3, 8, 8)
-    e = seewhy.explain(model, x, Probability(1), "hires_cam", rectify=False)
+    e = seewhy.explain(model, x, Probability(1), "hires_cam", "1", rectify=False)
     assert SAID not in e.notes
     torch.testing.assert_close(e.scores, model(x).softmax(1)[:, 1].detach())
 
