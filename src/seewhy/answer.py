@@ -20,7 +20,7 @@ from seewhy.marks import Marks
 from seewhy.model.locate import LayerName, Place
 from seewhy.observation import Manner, Observation, observe
 from seewhy.subject import Subject
-from seewhy.targets.abilities import CHOSEN, SCORES_AT, Reads
+from seewhy.targets.abilities import CHOSEN, SCORES_AT, Reads, can
 from seewhy.targets.classes import ClassScore, class_of, describe, parse
 from seewhy.targets.marked import marked, nearby
 from seewhy.targets.question import Question, resolve
@@ -209,7 +209,7 @@ def _way_out(blank: str, each: Asked) -> str:
 
 def _about_reading(found: Sequence[str], target: Target, question: Question) -> list[str]:
     """What was found, but for where the scores are, if the target reads another place of the output."""
-    elsewhere = isinstance(target, Reads) and target.reads not in (None, question.path)
+    elsewhere = can(target, Reads) and target.reads not in (None, question.path)
     return [note for note in found if not (elsewhere and note.startswith(SCORES_AT))]
 
 

@@ -163,7 +163,7 @@ def _part(target: Target, windows: Windows, some: slice, cells: float) -> Target
             classes=pixels.classes * len(own),
             mask=own,
             size=windows.size,
-            count=tuple(max(1, round(count * rate)) if count else 0 for count in counts),
+            count=tuple(max(1, round(count * rate)) for count in counts),
         )
 
     return cast(Target, changed(target, cut))

@@ -5,7 +5,8 @@ described where it is used.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import is_dataclass
+from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -19,6 +20,21 @@ CHOSEN = "target: "
 """How a note begins that says what the clean pass chose, where nobody named it."""
 SCORES_AT = "scores read from output"
 """How a note begins that says where the scores are."""
+
+_A = TypeVar("_A")
+
+
+def can(target: Any, ability: type[_A]) -> TypeGuard[_A]:
+    """As `isinstance`, which looks for all members anew at every call; of a dataclass all instances have the same."""
+    kind = type(target)
+    if not is_dataclass(kind):
+        return isinstance(target, ability)
+    if (kind, ability) not in _KNOWN:
+        _KNOWN[kind, ability] = isinstance(target, ability)
+    return _KNOWN[kind, ability]
+
+
+_KNOWN: dict[tuple[type, type], bool] = {}
 
 
 @runtime_checkable

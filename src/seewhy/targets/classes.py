@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from seewhy.nested import follow
-from seewhy.targets.abilities import Told
+from seewhy.targets.abilities import Told, can
 from seewhy.targets.arguments import Class, Classes, class_index, classes_of, for_each, plain, wrong_number
 from seewhy.targets.arithmetic import ARITHMETIC, Each, Sum
 from seewhy.targets.dense import instead_of_a_class
@@ -208,7 +208,7 @@ def describe(target: Target | Open, question: Question, image: int) -> str:
         return "".join(parts[:1]).removeprefix("+ ") + "".join(f" {part}" for part in parts[1:])
     if isinstance(target, Each):
         return describe(target.targets[image], question, image)
-    if isinstance(target, Told):
+    if can(target, Told):
         return target.told(question, image)
     return str(getattr(target, "__name__", type(target).__name__))
 

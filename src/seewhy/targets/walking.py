@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from seewhy.targets.abilities import CHOSEN, Doubted, Extended, Move, Moves, Noted, Prefers, Sees, Whole
+from seewhy.targets.abilities import CHOSEN, Doubted, Extended, Move, Moves, Noted, Prefers, Sees, Whole, can
 from seewhy.targets.arithmetic import Each, Sum
 from seewhy.targets.question import Open, Question, scored
 from seewhy.types import Rows, Scores, Target
@@ -44,13 +44,13 @@ def _whole(part: Target, output: Any, rows: Rows) -> Scores:
     if isinstance(part, Each):
         own = torch.stack([_whole(cast(Target, leaf), output, rows) for leaf in part.targets])
         return own.gather(0, rows[None].to(own.device))[0]
-    return part.whole(output, rows) if isinstance(part, Whole) else scored(part, output, rows)
+    return part.whole(output, rows) if can(part, Whole) else scored(part, output, rows)
 
 
 def extent(target: Target) -> tuple[float, ...]:
     """How many pixels along each axis the place takes up of each of these numbers, one after the other."""
     parts = _parts(target)
-    known = [leaf.extent for leaf in leaves(target) if isinstance(leaf, Extended)]
+    known = [leaf.extent for leaf in leaves(target) if can(leaf, Extended)]
     if not known:
         return ()
     images = max(len(each) for each in (*known, *(part.targets for part in parts if isinstance(part, Each))))
@@ -60,7 +60,7 @@ def extent(target: Target) -> tuple[float, ...]:
 
 def _extent(part: Target, image: int, nowhere: tuple[float, ...]) -> tuple[float, ...]:
     leaf = part.targets[image] if isinstance(part, Each) else part
-    return leaf.extent[image] if isinstance(leaf, Extended) else nowhere
+    return leaf.extent[image] if can(leaf, Extended) else nowhere
 
 
 def _parts(target: Target) -> list[Target]:
@@ -76,30 +76,30 @@ def _parts(target: Target) -> list[Target]:
 
 def sees(target: Target | Open) -> bool:
     """Whether what a question reads depends on what the images show, as a detector's list of boxes does."""
-    return any(isinstance(leaf, Sees) and leaf.sees for leaf in leaves(target))
+    return any(can(leaf, Sees) and leaf.sees for leaf in leaves(target))
 
 
 def moved(target: Target, move: Move) -> Target:
     """The target for changed copies that have the images' pixels elsewhere, such as flipped ones."""
-    return cast(Target, changed(target, lambda leaf: leaf.moved(move) if isinstance(leaf, Moves) else leaf))
+    return cast(Target, changed(target, lambda leaf: leaf.moved(move) if can(leaf, Moves) else leaf))
 
 
 def notes(target: Target, question: Question, probabilities: Float[Tensor, "b k"]) -> list[str]:
     """What the parts of a settled question say of themselves, and of the model's answer."""
     said: list[str] = []
     for leaf in leaves(target):
-        said += [leaf.note] if isinstance(leaf, Noted) and leaf.note else []
-        said += leaf.doubts(question, probabilities) if isinstance(leaf, Doubted) else []
+        said += [leaf.note] if can(leaf, Noted) and leaf.note else []
+        said += leaf.doubts(question, probabilities) if can(leaf, Doubted) else []
     return said
 
 
 def is_chosen(target: Target) -> bool:
     """Whether the clean pass chose all that is asked about, and nobody named any of it."""
-    return all(isinstance(leaf, Noted) and leaf.note.startswith(CHOSEN) for leaf in leaves(target))
+    return all(can(leaf, Noted) and leaf.note.startswith(CHOSEN) for leaf in leaves(target))
 
 
 def preferred(questions: Iterable[Any]) -> str | None:
     """The method that the first of these questions prefers which prefers one at all."""
     lists = (cast(Sequence[Any], each) if isinstance(each, list | tuple) else [each] for each in questions)
     asked = (leaf for part in chain(*lists) for leaf in (leaves(part) if isinstance(part, Sum | Each) else [part]))
-    return next((leaf.prefers for leaf in asked if isinstance(leaf, Prefers)), None)
+    return next((leaf.prefers for leaf in asked if can(leaf, Prefers)), None)
