@@ -22,3 +22,9 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the real weights and photos of ../shared/data, which a user's clone does not have")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:  # pyright: ignore[reportUnusedFunction]
+    """Networks and images that a test draws are the same at every run: some random maps have no heat, which warns."""
+    torch.manual_seed(0)

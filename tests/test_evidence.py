@@ -157,6 +157,7 @@ def test_a_guided_map_says_how_little_it_depends_on_the_question():
     notes = seewhy.explain(net, X, 1, "guided_backprop").notes
     assert any(note.endswith("correlates 1.00 with it: it hardly depends on the question") for note in notes)
     single = nn.Sequential(*net[:4], nn.Linear(5, 1)).double()
+    nn.init.constant_(single[4].weight, 0.5)
     assert "1 of 1 activation functions rectified" in seewhy.explain(single, X, 0, "guided_backprop").notes
 
 
